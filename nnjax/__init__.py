@@ -1,0 +1,34 @@
+"""nnjax: a JAX functional research toolkit for neural networks.
+
+Submodules load on first use (`nnjax.train`, `nnjax.sweep`, ...), so that ``import nnjax`` itself costs
+nothing: neither xarray nor matplotlib nor scikit-learn is imported before it is needed.
+"""
+
+import importlib
+from types import ModuleType
+
+__version__ = "0.1.0"
+
+_SUBMODULES = (
+    "classical",
+    "conv",
+    "data",
+    "losses",
+    "models",
+    "plotting",
+    "results",
+    "sweep",
+    "theory",
+    "train",
+    "types",
+)
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"nnjax.{name}")
+    raise AttributeError(f"module 'nnjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_SUBMODULES]
