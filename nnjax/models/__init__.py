@@ -1,0 +1,20 @@
+"""Flax Linen modules trained by `nnjax.train`, one family a file; `linen` holds the seam."""
+
+
+from nnjax.models.linen import Layer, Summary, apply, init, network, summary
+from nnjax.models.mlp import MLP, padded_mlp
+
+
+__all__ = [
+    "MLP",
+    "Layer",
+    "PreActivationBlock",
+    "ResNet18k",
+    "SmallCNN",
+    "Summary",
+    "apply",
+    "init",
+    "network",
+    "padded_mlp",
+    "summary",
+]

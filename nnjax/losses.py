@@ -1,0 +1,51 @@
+"""Losses per example, unreduced: ``(prediction, target) -> (n,)``.
+
+The caller averages, so that example weights, padding and class weights need no second code path.
+"""
+
+import jax.numpy as jnp
+import optax
+
+from nnjax.types import Array
+
+
+def cross_entropy(prediction: Array, target: Array) -> Array:
+    """Softmax cross-entropy from logits, in nats.
+
+    Args:
+      prediction: logits, (n, k).
+      target: integer labels (n,), or one-hot / soft labels (n, k).
+
+    Returns:
+      (n,), finite for finite logits however large.
+    """
+    prediction, target = jnp.asarray(prediction), jnp.asarray(target)
+    if jnp.issubdtype(target.dtype, jnp.integer) and target.ndim == prediction.ndim - 1:
+        return optax.softmax_cross_entropy_with_integer_labels(prediction, target)
+    return optax.softmax_cross_entropy(prediction, target)
+
+
+def zero_one(prediction: Array, target: Array) -> Array:
+    """One where the largest logit is not the target's class, else zero; its mean is the error rate.
+
+    Args:
+      prediction: logits, (n, k).
+      target: integer labels (n,), or one-hot labels (n, k).
+
+    Returns:
+      (n,) of the prediction's dtype.
+    """
+    prediction, target = jnp.asarray(prediction), jnp.asarray(target)
+    labels = target if target.ndim == prediction.ndim - 1 else jnp.argmax(target, axis=-1)
+    return (jnp.argmax(prediction, axis=-1) != labels).astype(prediction.dtype)
+
+
+def squared_error(prediction: Array, target: Array) -> Array:
+    """Sum over outputs of (prediction - target)^2; both (n,) or (n, k). Returns (n,)."""
+    difference = jnp.asarray(prediction) - jnp.asarray(target)
+    return jnp.sum(difference.reshape(difference.shape[0], -1) ** 2, axis=-1)
+
+
+def half_squared_error(prediction: Array, target: Array) -> Array:
+    """Half the sum of squares, whose gradient is prediction - target; shapes as `squared_error`."""
+    return 0.5 * squared_error(prediction, target)

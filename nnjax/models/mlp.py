@@ -1,0 +1,101 @@
+"""Multilayer perceptrons, also inside a larger allocation so that several widths share a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import initializers
+from nnjax.models.linen import network
+from nnjax.train import Network
+from nnjax.types import Array, Key, PyTree
+
+
+class MLP(nn.Module):
+    """A fully connected net: hidden layers, each ``activation(x W + b)`` and dropout, then logits.
+
+    Attributes:
+      features: units of each hidden layer; empty is a linear model.
+      classes: number of outputs.
+      activation: applied after every hidden layer.
+      initializer: name in `nnjax.initializers`.
+      dropout: probability of dropping a hidden unit while training (inverted scaling).
+
+    Inputs of any shape (n, ...) are flattened; the output is (n, classes).
+    """
+
+    features: Sequence[int] = (128, 128)
+    classes: int = 10
+    activation: Callable[[Array], Array] = jax.nn.relu
+    initializer: str = "he_normal"
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        x = x.reshape(x.shape[0], -1)
+        for size in self.features:
+            x = nn.Dense(size, kernel_init=initializers.by_name(self.initializer))(x)
+            x = self.activation(x)
+            if self.dropout > 0:
+                x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.classes, kernel_init=initializers.by_name(self.initializer))(x)
+
+
+def padded_mlp(model: MLP, widths: Sequence[Array | int]) -> Network:
+    """``model`` with only the first ``widths[l]`` units of hidden layer l alive.
+
+    The weights from and to the other units are zero, and with an activation that is zero at zero they stay
+    zero under every gradient rule without a constant term. The living part starts with the numbers that an
+    MLP of those widths starts with (He's, LeCun's or Xavier's variance taken at the true width), so training
+    it gives the same curve, whatever the allocation.
+
+    Args:
+      model: the allocation; ``activation(0)`` must be 0 (ReLU, tanh, not logistic).
+      widths: living units of each hidden layer; may be traced.
+
+    Raises:
+      ValueError: another number of widths than layers, activation(0) != 0, or an initializer whose
+        variance at the true width is not known.
+    """
+    if len(widths) != len(model.features):
+        raise ValueError(f"widths={list(widths)} must name one width for each of the {len(model.features)} layers")
+    with jax.ensure_compile_time_eval():
+        at_zero = float(jax.jit(model.activation)(np.zeros((), np.float32)))
+    if at_zero != 0:
+        raise ValueError(f"padding needs activation(0) = 0, and this one's is {at_zero:g}")
+    scale = _width_scale(model.initializer)
+    whole = network(model)
+    alive = [jnp.arange(size) < width for size, width in zip(model.features, widths, strict=True)]
+
+    def init(key: Key, x: Array) -> tuple[PyTree, PyTree]:
+        params, stats = whole.init(key, x)
+        params = dict(params)
+        d_in = x[0].size
+        true = [d_in, *widths, model.classes]
+        allocated = [d_in, *model.features, model.classes]
+        for layer in range(len(allocated) - 1):
+            kernel = params[f"Dense_{layer}"]["kernel"]
+            kernel *= scale(allocated[layer], allocated[layer + 1], true[layer], true[layer + 1])
+            if layer > 0:
+                kernel = jnp.where(alive[layer - 1][:, None], kernel, 0.0)
+            if layer < len(alive):
+                kernel = jnp.where(alive[layer][None, :], kernel, 0.0)
+            params[f"Dense_{layer}"] = {**params[f"Dense_{layer}"], "kernel": kernel}
+        return params, stats
+
+    return Network(init, whole.apply)
+
+
+def _width_scale(initializer: str) -> Callable[..., Array]:
+    """Factor from the standard deviation at the allocated sizes (in, out) to that at the true ones."""
+    if initializer in ("he_normal", "lecun_normal"):
+        return lambda a_in, a_out, t_in, t_out: jnp.sqrt(a_in / jnp.asarray(t_in, jnp.float32))
+    if initializer == "xavier_normal":
+        return lambda a_in, a_out, t_in, t_out: jnp.sqrt((a_in + a_out) / jnp.asarray(t_in + t_out, jnp.float32))
+    if initializer in ("small_normal", "standard_normal", "zeros"):
+        return lambda *_: jnp.ones(())
+    raise ValueError(f"initializer {initializer!r} cannot be padded: its variance at another width is not known")

@@ -1,0 +1,447 @@
+"""The folder of one run: configuration, provenance, chunks, arrays, figures, report.
+
+Every write is atomic: a temporary name in the same folder, flush to disk, rename, flush of the folder, and
+only then an entry with its SHA-256 in ``manifest.json``. A file whose checksum does not match its entry is
+set aside and its chunk computed again. One process owns a folder at a time, by a lock of the operating system that vanishes with
+its owner, so that a killed run leaves nothing to clean up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class ResultsError(OSError):
+    """A results folder that cannot be used as asked; the message is one sentence for the user."""
+
+
+class Row(NamedTuple):
+    """One line of a report: a claim, what was measured, and how that compares with what was published."""
+
+    claim: str
+    quantity: str
+    measured: str
+    interval: str
+    seeds: int
+    published: str
+    source: str
+    tolerance: str
+    verdict: str
+
+
+# Files
+
+
+def write_bytes(path: Path, content: bytes) -> str:
+    """Put ``content`` at ``path`` atomically; returns its SHA-256 (hexadecimal)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _flush_folder(path.parent)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _flush_folder(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):  # not a POSIX system: folders cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> str:
+    """Write ``value`` as indented JSON, atomically; returns its SHA-256."""
+    return write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, default=str) + "\n").encode())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> str:
+    """Write named arrays as an uncompressed ``.npz`` (no pickle), atomically; returns its SHA-256."""
+    buffer = io.BytesIO()
+    converted = {name: np.asarray(value) for name, value in arrays.items()}
+    for name, value in converted.items():
+        if value.dtype.hasobject:
+            raise ValueError(f"array {name!r} has dtype object; only numbers, booleans and strings are stored")
+    # savez stamps members with a constant date, so equal arrays give equal bytes.
+    np.savez(buffer, **converted)  # type: ignore[arg-type]
+    return write_bytes(path, buffer.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read what `write_arrays` wrote. Raises ResultsError where the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise ResultsError(f"there is no file {str(path)!r}") from None
+    except Exception as error:  # zipfile, zlib, NumPy and the decoder each have their own
+        raise ResultsError(f"{str(path)!r} is damaged or not an .npz of plain arrays ({error})") from None
+
+
+def write_tree(path: Path, tree: xr.DataTree) -> str:
+    """Write a DataTree as netCDF-4, atomically; returns its SHA-256."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.nc")
+    try:
+        tree.to_netcdf(temporary, engine="h5netcdf")
+        return write_bytes(path, temporary.read_bytes())
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def read_tree(path: Path) -> xr.DataTree:
+    """Read a results file into memory. Raises ResultsError where it is missing or damaged."""
+    import xarray as xr
+
+    if not Path(path).is_file():
+        raise ResultsError(f"there is no results file {str(path)!r}")
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            return tree.load()
+    except Exception as error:
+        raise ResultsError(f"{str(path)!r} is damaged or not a netCDF-4 file ({error})") from None
+
+
+def digest(tree: xr.DataTree) -> str:
+    """SHA-256 of every name, shape and value of a tree: equal for equal results, whatever the file's bytes."""
+    sha = hashlib.sha256()
+    for group in sorted(tree.groups):
+        dataset = tree[group].to_dataset()
+        for name in sorted(str(n) for n in dataset.variables):
+            value = np.ascontiguousarray(dataset[name].values)
+            sha.update(f"{group}/{name}{dataset[name].dims}{value.shape}{value.dtype.kind}".encode())
+            sha.update(str(value.tolist()).encode() if value.dtype.kind in "OUST" else value.tobytes())
+    return sha.hexdigest()
+
+
+# What made a run
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, device, and an allow-list of environment variables: enough to see why two runs differ."""
+    import jax
+
+    from nnjax import __version__
+
+    versions = {name: _version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy", "xarray")}
+    devices = jax.devices()
+    names = ("JAX_PLATFORMS", "XLA_FLAGS", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "JAX_ENABLE_X64")
+    return {
+        "nnjax": __version__,
+        "versions": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "backend": devices[0].platform,
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "cores": os.cpu_count(),
+        "float64": bool(jax.config.jax_enable_x64),
+        "environment": {name: os.environ[name] for name in names if name in os.environ},
+    }
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def code_digest(*modules: Any) -> str:
+    """SHA-256 (16 digits) of the package's sources and of the given modules': changes when any line does."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    files += [Path(module.__file__) for module in modules if getattr(module, "__file__", None)]
+    sha = hashlib.sha256()
+    for file in files:
+        sha.update(file.name.encode())
+        sha.update(file.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def fingerprint(config: Mapping[str, Any], *modules: Any) -> dict[str, Any]:
+    """What must be equal for a run to be resumed: configuration, code, jax, and the kind of device."""
+    made = provenance()
+    return {
+        "config": json.loads(json.dumps(dict(config), default=str)),
+        "code": code_digest(*modules),
+        "jax": made["versions"]["jax"],
+        "device": made["device"],
+        "devices": made["devices"],
+    }
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for name in sorted({*old, *new}):
+            yield from _differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+    elif old != new:
+        yield f"{path} {_short(old)} there, {_short(new)} now"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# The folder
+
+
+class Folder:
+    """A results folder that this process owns; use as a context manager.
+
+    Args:
+      path: the folder; made where it does not exist.
+      identity: from `fingerprint`; a folder made under another one is refused, with the differences named.
+      force_new: where the folder holds another identity, take the next free ``path-2``, ``path-3``, ...
+
+    Raises:
+      ResultsError: not writable, owned by another process, or made by another configuration.
+    """
+
+    def __init__(self, path: str | Path, identity: Mapping[str, Any], *, force_new: bool = False):
+        self.path = Path(path)
+        self.identity = dict(identity)
+        self._lock: Any = None
+        if force_new:
+            self.path = self._first_free(self.path)
+        self._make()
+        self._acquire()
+        try:
+            self._manifest = self._open_manifest()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the folder back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _first_free(self, path: Path) -> Path:
+        for number in range(1, 10_000):
+            candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            if not candidate.exists() or self._recorded(candidate) == self.identity:
+                return candidate
+        raise ResultsError(f"there is no free folder beside {str(path)!r}")
+
+    @staticmethod
+    def _recorded(path: Path) -> Any:
+        try:
+            return json.loads((path / "manifest.json").read_text())["identity"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe.{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ResultsError(
+                f"the results folder {str(self.path)!r} cannot be written ({error.strerror or error}); "
+                "choose another with --out"
+            ) from None
+
+    def _acquire(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # no such locks on this system: two runs on one folder are then up to the user
+            return
+        lock = (self.path / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+            lock.close()
+            raise ResultsError(f"the results folder {str(self.path)!r} is in use by {owner}") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {platform.node()}\n")
+        lock.flush()
+        self._lock = lock
+
+    def _open_manifest(self) -> dict[str, Any]:
+        path = self.path / "manifest.json"
+        if not path.exists():
+            others = [p.name for p in self.path.iterdir() if p.name != "lock" and not p.name.startswith(".")]
+            if others:
+                raise ResultsError(
+                    f"{str(self.path)!r} holds files of something else ({', '.join(sorted(others)[:3])}); "
+                    "choose a new or empty folder with --out"
+                )
+            manifest = {"identity": self.identity, "complete": False, "files": {}, "seconds": {}}
+            write_json(path, manifest)
+            return manifest
+        try:
+            manifest = json.loads(path.read_text())
+            recorded = manifest["identity"]
+        except (ValueError, KeyError, TypeError):
+            raise ResultsError(f"{str(path)!r} is damaged; remove the folder or use --force-new") from None
+        changes = list(_differences(recorded, json.loads(json.dumps(self.identity, default=str))))
+        if changes:
+            shown = "; ".join(changes[:4]) + (f"; and {len(changes) - 4} more" if len(changes) > 4 else "")
+            raise ResultsError(
+                f"the results folder {str(self.path)!r} belongs to another run ({shown}); "
+                "choose another with --out, or start a new one beside it with --force-new"
+            )
+        return manifest
+
+    # Contents
+
+    @property
+    def complete(self) -> bool:
+        """True once `finish` was called and every file it made is still there, unharmed."""
+        return bool(self._manifest["complete"]) and all(
+            self.verified(name) for name in self._manifest["files"] if not name.startswith("chunks/")
+        )
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall time spent over all runs on this folder, by name (``compile``, ``run``, ...)."""
+        return dict(self._manifest["seconds"])
+
+    def add_seconds(self, spent: Mapping[str, float]) -> None:
+        """Add wall time to the totals."""
+        for name, value in spent.items():
+            self._manifest["seconds"][name] = self._manifest["seconds"].get(name, 0.0) + float(value)
+        self._save()
+
+    def verified(self, name: str) -> bool:
+        """True where the file is entered and its checksum matches."""
+        entry = self._manifest["files"].get(name)
+        path = self.path / name
+        if entry is None or not path.is_file():
+            return False
+        return hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]
+
+    def enter(self, name: str, sha256: str, **facts: Any) -> None:
+        """Enter a written file in the manifest."""
+        self._manifest["files"][name] = {"sha256": sha256, **facts}
+        self._save()
+
+    def _save(self) -> None:
+        write_json(self.path / "manifest.json", self._manifest)
+
+    def store(self, name: str) -> Store:
+        """A store of chunks for one sweep, under ``chunks/NAME``."""
+        return Store(self, name)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write and enter one file."""
+        self.enter(name, write_bytes(self.path / name, content))
+
+    def write_tree(self, name: str, tree: xr.DataTree) -> None:
+        """Write and enter the labelled results."""
+        self.enter(name, write_tree(self.path / name, tree))
+
+    def write_figures(self, figures: Mapping[str, Figure]) -> None:
+        """Write each figure as PNG and SVG and enter both."""
+        for name, figure in figures.items():
+            for kind in ("png", "svg"):
+                buffer = io.BytesIO()
+                # Neither kind may carry a date, or equal figures would differ.
+                metadata = {"Date": None} if kind == "svg" else {"Software": None}
+                figure.savefig(buffer, format=kind, metadata=metadata)
+                self.write(f"figures/{checked_name(name)}.{kind}", buffer.getvalue())
+
+    def finish(self) -> None:
+        """Mark the run complete: the same command again has nothing left to do."""
+        self._manifest["complete"] = True
+        self._save()
+
+
+class Store:
+    """Finished chunks of one sweep; what `nnjax.sweep.sweep` takes as ``store``."""
+
+    def __init__(self, folder: Folder, name: str):
+        self._folder = folder
+        self._prefix = f"chunks/{checked_name(name)}"
+
+    def load(self, identity: str) -> dict[str, np.ndarray] | None:
+        """The chunk's arrays, or None where it is not finished or is damaged (then it is set aside)."""
+        name = f"{self._prefix}/{checked_name(identity)}.npz"
+        path = self._folder.path / name
+        if self._folder.verified(name):
+            return read_arrays(path)
+        if path.exists():
+            path.replace(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
+        return None
+
+    def save(self, identity: str, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Write one chunk and enter it with ``facts`` about it (lanes, seconds)."""
+        name = f"{self._prefix}/{checked_name(identity)}.npz"
+        self._folder.enter(name, write_arrays(self._folder.path / name, arrays), **facts)
+
+
+def checked_name(name: str) -> str:
+    """``name`` if it is safe as a file name (letters, digits, ``. _ -``), else ValueError."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise ValueError(f"name {name!r} cannot be a file name; use letters, digits, '.', '_' and '-'")
+    return name
+
+
+# The report
+
+
+def markdown_table(rows: Iterable[Row]) -> str:
+    """The rows as a Markdown table."""
+    header = [field.capitalize() for field in Row._fields]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def print_rows(rows: Iterable[Row], title: str, file: Any = None) -> None:
+    """Print the rows as a table that fits the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_lines=True)
+    shown = ("claim", "measured", "interval", "seeds", "published", "verdict")
+    for name in shown:
+        table.add_column(name, overflow="fold", justify="right" if name == "seeds" else "left")
+    for row in rows:
+        table.add_row(*[str(getattr(row, name)) for name in shown])
+    Console(file=file or sys.stdout, soft_wrap=False).print(table)

@@ -1,0 +1,574 @@
+"""One training run as one pure function: ``train(key, hparams, data) -> Result``.
+
+`make_train` closes over what is static (network, loss, optimizer rule, `Config`) and returns a `Train`. Called,
+it is a whole run, one compiled scan: jit it, `jax.vmap` it over keys and hyper-parameters, or hand it to
+`nnjax.sweep.sweep`. Taken apart (``start``, ``advance``, ``finish``) it runs in segments, so that `fit` can
+show progress, checkpoint, and stop between them; the numbers are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nnjax import results
+from nnjax.types import Array, Key, PyTree
+
+PerExample = Callable[[Array, Array], Array]
+
+
+class Network(NamedTuple):
+    """A network as two pure functions; `nnjax.models.network` makes one of any Flax Linen module.
+
+    Attributes:
+      init: ``(key, x) -> (params, stats)``, x (n, ...).
+      apply: ``(params, stats, x, *, key, train) -> (y, stats)``; ``key`` drives dropout, ``train`` is static.
+    """
+
+    init: Callable[[Key, Array], tuple[PyTree, PyTree]]
+    apply: Callable[..., tuple[Array, PyTree]]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is static in a training run.
+
+    Attributes:
+      epochs: passes over the training data; give this or ``steps``.
+      steps: updates; give this or ``epochs``.
+      batch_size: examples an update; None is full batch, 1 is online.
+      shuffle: a new order every epoch (without replacement); False keeps the given order.
+      remainder: what becomes of an epoch's last, smaller batch: ``keep`` (an update of its own; batch
+        normalization sees it filled up with repeated examples, which carry no loss) or ``drop``.
+      evaluate_every: evaluate every so many steps, and at the end; default once an epoch.
+      evaluate_at: evaluate after these steps instead (0 is the start), ascending; see `log_spaced_steps`.
+      evaluation_batch: examples at once in evaluation; None is a whole split.
+      accumulate: split every batch into so many parts and add their gradients: the update of the whole
+        batch in the memory of a part. Must divide the batch size.
+      select: name of a metric, such as ``validation_loss``: the parameters of the evaluation where it was least are
+        the ones returned (early stopping).
+      patience: stop after so many evaluations without a new least ``select``; None goes on to the end.
+      class_weights: weight of each class's examples in the loss (integer labels); the loss is the weighted mean.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    shuffle: bool = True
+    remainder: str = "keep"
+    evaluate_every: int | None = None
+    evaluate_at: tuple[int, ...] | None = None
+    evaluation_batch: int | None = None
+    accumulate: int = 1
+    select: str | None = None
+    patience: int | None = None
+    class_weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"give either epochs or steps, not epochs={self.epochs} and steps={self.steps}")
+        for name in ("epochs", "steps", "batch_size", "evaluate_every", "evaluation_batch", "accumulate", "patience"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name}={value!r} must be a positive integer")
+        if self.remainder not in ("keep", "drop"):
+            raise ValueError(f"remainder={self.remainder!r} must be 'keep' or 'drop'")
+        if self.patience is not None and self.select is None:
+            raise ValueError(f"patience={self.patience} needs select, the metric to watch")
+        if self.evaluate_at is not None:
+            if self.evaluate_every is not None:
+                raise ValueError("give either evaluate_every or evaluate_at, not both")
+            if not self.evaluate_at or list(self.evaluate_at) != sorted(set(self.evaluate_at)):
+                raise ValueError(f"evaluate_at={self.evaluate_at} must be ascending steps, each once")
+
+
+class State(NamedTuple):
+    """What the loop carries.
+
+    Attributes:
+      step: updates done, ().
+      params, stats, optimizer: pytrees.
+      key: the run's key, ().
+      order: this epoch's order of the examples, (n,); None for full batch.
+      history: metric name -> (evaluations,), NaN where not yet evaluated.
+      evaluation: evaluations done, ().
+      seen: sums of loss and weight over the updates since the last evaluation, (2,).
+      best: `Best`, or None where nothing is selected.
+    """
+
+    step: Array
+    params: PyTree
+    stats: PyTree
+    optimizer: PyTree
+    key: Key
+    order: Array | None
+    history: dict[str, Array]
+    evaluation: Array
+    seen: Array
+    best: Best | None
+
+
+class Best(NamedTuple):
+    """The best evaluation so far: its parameters, score (), step (), and evaluations since then ()."""
+
+    params: PyTree
+    stats: PyTree
+    score: Array
+    step: Array
+    since: Array
+
+
+class Result(NamedTuple):
+    """What a run returns.
+
+    Attributes:
+      params, stats: of the selected evaluation, or of the last step where nothing is selected.
+      history: ``{split}_{metric}`` -> (evaluations,), ``running_loss`` (mean training loss over the updates since
+        the evaluation before, with dropout) and ``step`` (updates done at each evaluation). After an early stop, NaN.
+      step: updates behind ``params``, ().
+      last: updates done in all, ().
+    """
+
+    params: PyTree
+    stats: PyTree
+    history: dict[str, Array]
+    step: Array
+    last: Array
+
+
+def log_spaced_steps(steps: int, count: int, *, first: int = 1) -> tuple[int, ...]:
+    """About ``count`` distinct steps from ``first`` to ``steps``, evenly spaced in the logarithm, 0 in front."""
+    if not 1 <= first <= steps or count < 2:
+        raise ValueError(f"first={first}, steps={steps}, count={count}: need 1 <= first <= steps and count >= 2")
+    spaced = np.unique(np.round(np.geomspace(first, steps, count)).astype(int))
+    return (0, *(int(step) for step in spaced))
+
+
+class _Schedule(NamedTuple):
+    """Sizes of a run that follow from config and data, all static."""
+
+    n: int
+    batch: int
+    batches: int  # an epoch
+    steps: int
+    stops: tuple[int, ...]  # steps after which is evaluated, 0 apart
+    tick: int  # every stop is a multiple of it
+    at_start: bool
+
+
+def _schedule(config: Config, n: int) -> _Schedule:
+    batch = n if config.batch_size is None else config.batch_size
+    if batch > n:
+        raise ValueError(f"batch_size={batch} is more than the {n} training examples")
+    if batch % config.accumulate:
+        raise ValueError(f"accumulate={config.accumulate} must divide the batch of {batch}")
+    batches = n // batch if config.remainder == "drop" else math.ceil(n / batch)
+    steps = config.steps if config.steps is not None else (config.epochs or 0) * batches
+    if config.evaluate_at is not None:
+        if config.evaluate_at[0] < 0 or config.evaluate_at[-1] > steps:
+            raise ValueError(f"evaluate_at={config.evaluate_at} must lie between 0 and the last step, {steps}")
+        stops = tuple(step for step in config.evaluate_at if step > 0)
+        at_start = config.evaluate_at[0] == 0
+    else:
+        every = min(config.evaluate_every or batches, steps)
+        stops, at_start = tuple(sorted({*range(every, steps + 1, every), steps})), False
+    return _Schedule(n, batch, batches, steps, stops, math.gcd(*stops, steps), at_start)
+
+
+@dataclass(frozen=True)
+class Train:
+    """A run made by `make_train`: call it, or take it step by step with ``start``, ``advance``, ``finish``.
+
+    ``data`` is a dict of splits, each ``(x, y)`` or ``(x, y, weight)`` with x (n, ...), y (n, ...), weight (n,); ``train``
+    is trained on, and all splits are evaluated. ``hparams`` is any pytree the optimizer rule and penalty read.
+    """
+
+    network: Network
+    loss: PerExample
+    optimizer: Callable[[Any], optax.GradientTransformation]
+    config: Config
+    metrics: Mapping[str, PerExample]
+    penalty: Callable[[PyTree, Any], Array] | None
+
+    def __call__(self, key: Key, hparams: Any, data: Mapping[str, tuple]) -> Result:
+        """A whole run; pure, so it can be jitted, vmapped and swept."""
+        state = self.start(key, hparams, data)
+        return self.finish(self.advance(state, hparams, data), data)
+
+    def ticks(self, data: Mapping[str, tuple]) -> int:
+        """Number of equal pieces a run consists of; `advance` may do any number of them at a time."""
+        schedule = self._schedule(data)
+        return schedule.steps // schedule.tick
+
+    def evaluations(self, data: Mapping[str, tuple]) -> tuple[int, ...]:
+        """The steps after which the run is evaluated (0 is the start)."""
+        schedule = self._schedule(data)
+        return ((0,) if schedule.at_start else ()) + schedule.stops
+
+    def start(self, key: Key, hparams: Any, data: Mapping[str, tuple]) -> State:
+        """The state before the first update."""
+        schedule = self._schedule(data)
+        init_key, run_key = jax.random.split(key)
+        params, stats = self.network.init(init_key, data["train"][0][:1])
+        names = [*(f"{split}_{metric}" for split in data for metric in self.metrics), "running_loss"]
+        count = len(schedule.stops) + schedule.at_start
+        if self.config.select is not None and self.config.select not in names:
+            raise ValueError(f"select={self.config.select!r} must be one of {', '.join(names)}")
+        nothing = jnp.asarray(0, jnp.int32)
+        state = State(
+            step=nothing,
+            params=params,
+            stats=stats,
+            optimizer=self.optimizer(hparams).init(params),
+            key=run_key,
+            order=None if schedule.batch == schedule.n else jnp.arange(schedule.n, dtype=jnp.int32),
+            history={name: jnp.full(count, jnp.nan) for name in names},
+            evaluation=nothing,
+            seen=jnp.zeros(2),
+            best=Best(params, stats, jnp.asarray(jnp.inf), nothing, nothing) if self.config.select else None,
+        )
+        return self._evaluate(state, data) if schedule.at_start else state
+
+    def advance(self, state: State, hparams: Any, data: Mapping[str, tuple], ticks: int | None = None) -> State:
+        """``ticks`` more pieces (default: all). Pure; ``ticks`` is static."""
+        schedule = self._schedule(data)
+        stops = jnp.zeros(schedule.steps + 1, bool).at[jnp.asarray(schedule.stops)].set(True)
+        every_tick = len(schedule.stops) == schedule.steps // schedule.tick
+
+        def tick(state: State) -> State:
+            state, _ = jax.lax.scan(
+                lambda s, _: (self._update(s, hparams, data, schedule), None), state, length=schedule.tick
+            )
+            if every_tick:
+                return self._evaluate(state, data)
+            return jax.lax.cond(stops[state.step], lambda s: self._evaluate(s, data), lambda s: s, state)
+
+        def unless_stopped(state: State, _: None) -> tuple[State, None]:
+            if self.config.patience is None:
+                return tick(state), None
+            assert state.best is not None
+            return jax.lax.cond(state.best.since >= self.config.patience, lambda s: s, tick, state), None
+
+        length = schedule.steps // schedule.tick if ticks is None else ticks
+        return jax.lax.scan(unless_stopped, state, length=length)[0]
+
+    def finish(self, state: State, data: Mapping[str, tuple]) -> Result:
+        """The result of a state after its last piece."""
+        history = {**state.history, "step": jnp.asarray(self.evaluations(data), jnp.int32)}
+        if state.best is None:
+            return Result(state.params, state.stats, history, state.step, state.step)
+        return Result(state.best.params, state.best.stats, history, state.best.step, state.step)
+
+    def _schedule(self, data: Mapping[str, tuple]) -> _Schedule:
+        if "train" not in data:
+            raise ValueError(f"data must have a split named 'train', not only {sorted(data)}")
+        for split, arrays in data.items():
+            if len({len(array) for array in arrays}) != 1:
+                raise ValueError(f"split {split!r} has arrays of different lengths {[len(a) for a in arrays]}")
+        return _schedule(self.config, len(data["train"][0]))
+
+    # One update
+
+    def _update(self, state: State, hparams: Any, data: Mapping[str, tuple], schedule: _Schedule) -> State:
+        key = jax.random.fold_in(state.key, state.step)
+        order, batch = self._batch(state, data["train"], schedule)
+        (loss, weight, stats), grads = self._gradient(state, hparams, batch, key)
+        rule = optax.with_extra_args_support(self.optimizer(hparams))
+        updates, optimizer = rule.update(grads, state.optimizer, state.params, value=loss)
+        return state._replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            stats=stats,
+            optimizer=optimizer,
+            order=order,
+            seen=state.seen + jnp.stack([loss * weight, weight]).astype(state.seen.dtype),
+        )
+
+    def _batch(self, state: State, train: tuple, schedule: _Schedule) -> tuple[Array | None, tuple]:
+        """This step's examples and their weights (0 where a last batch is filled up)."""
+        x, y, *weights = train
+        weight = weights[0] if weights else jnp.ones(schedule.n)
+        if state.order is None:
+            return None, (x, y, weight)
+        place = state.step % schedule.batches
+        order = state.order
+        if self.config.shuffle:
+            epoch = jax.random.fold_in(jax.random.fold_in(state.key, 0x0E9), state.step // schedule.batches)
+            # The condition depends on the step alone, so under vmap it stays a branch: one sort an epoch.
+            order = jax.lax.cond(
+                place == 0, lambda: jax.random.permutation(epoch, schedule.n).astype(jnp.int32), lambda: state.order
+            )
+        position = place * schedule.batch + jnp.arange(schedule.batch)
+        index = order[position % schedule.n]
+        real = (position < schedule.n).astype(weight.dtype)
+        return order, (x[index], y[index], weight[index] * real)
+
+    def _gradient(self, state: State, hparams: Any, batch: tuple, key: Key) -> tuple[tuple, PyTree]:
+        """Weighted mean loss, total weight, new statistics, and the gradient, over the batch's parts."""
+        x, y, weight = batch
+        if self.config.class_weights is not None:
+            weight = weight * jnp.asarray(self.config.class_weights, weight.dtype)[y]
+        total = jnp.maximum(jnp.sum(weight), jnp.finfo(weight.dtype).tiny)
+
+        def part_loss(params: PyTree, stats: PyTree, part: tuple, key: Key) -> tuple[Array, PyTree]:
+            x, y, weight = part
+            prediction, stats = self.network.apply(params, stats, x, key=key, train=True)
+            return jnp.sum(self.loss(prediction, y) * weight) / total, stats
+
+        gradient = jax.value_and_grad(part_loss, has_aux=True)
+        parts = self.config.accumulate
+        if parts == 1:
+            (loss, stats), grads = gradient(state.params, state.stats, (x, y, weight), key)
+        else:
+            split = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), (x, y, weight))
+
+            def add(carry: tuple, part: tuple) -> tuple[tuple, None]:
+                loss, stats, grads, number = carry
+                (more, stats), extra = gradient(state.params, stats, part, jax.random.fold_in(key, number))
+                return (loss + more, stats, jax.tree.map(jnp.add, grads, extra), number + 1), None
+
+            zero = (jnp.zeros_like(total), state.stats, jax.tree.map(jnp.zeros_like, state.params), 0)
+            (loss, stats, grads, _), _ = jax.lax.scan(add, zero, split)
+        if self.penalty is not None:
+            cost, extra = jax.value_and_grad(self.penalty)(state.params, hparams)
+            loss, grads = loss + cost, jax.tree.map(jnp.add, grads, extra)
+        return (loss, total, stats), grads
+
+    # Evaluation
+
+    def _evaluate(self, state: State, data: Mapping[str, tuple]) -> State:
+        scores = {"running_loss": state.seen[0] / state.seen[1]}
+        for split, arrays in data.items():
+            values = self._metrics(state.params, state.stats, arrays)
+            scores |= {f"{split}_{metric}": value for metric, value in values.items()}
+        history = {
+            name: line.at[state.evaluation].set(scores[name].astype(line.dtype))
+            for name, line in state.history.items()
+        }
+        state = state._replace(
+            history=history, evaluation=state.evaluation + 1, seen=jnp.zeros_like(state.seen)
+        )
+        if state.best is None or self.config.select is None:
+            return state
+        score = scores[self.config.select].astype(state.best.score.dtype)
+        better = score < state.best.score
+        now = Best(state.params, state.stats, score, state.step, jnp.zeros_like(state.step))
+        old = state.best._replace(since=state.best.since + 1)
+        return state._replace(best=jax.tree.map(lambda a, b: jnp.where(better, a, b), now, old))
+
+    def _metrics(self, params: PyTree, stats: PyTree, arrays: tuple) -> dict[str, Array]:
+        x, y, *weights = arrays
+        weight = weights[0] if weights else jnp.ones(len(x))
+
+        def sums(part: tuple) -> dict[str, Array]:
+            x, y, weight = part
+            prediction, _ = self.network.apply(params, stats, x, key=None, train=False)
+            return {name: jnp.sum(metric(prediction, y) * weight) for name, metric in self.metrics.items()}
+
+        size = self.config.evaluation_batch
+        if size is None or size >= len(x):
+            totals = sums((x, y, weight))
+        else:
+            parts = _in_batches((x, y, weight), size)  # filled up with weight 0
+            totals = jax.tree.map(lambda a: jnp.sum(a, axis=0), jax.lax.map(sums, parts))
+        return {name: total / jnp.sum(weight) for name, total in totals.items()}
+
+
+def _in_batches(arrays: PyTree, size: int) -> PyTree:
+    """(n, ...) -> (ceil(n / size), size, ...), filled up with zeros."""
+
+    def cut(array: Array) -> Array:
+        extra = -len(array) % size
+        filled = jnp.concatenate([array, jnp.zeros((extra, *array.shape[1:]), array.dtype)])
+        return filled.reshape(-1, size, *array.shape[1:])
+
+    return jax.tree.map(cut, arrays)
+
+
+def make_train(
+    network: Network,
+    loss: PerExample,
+    optimizer: Callable[[Any], optax.GradientTransformation],
+    config: Config,
+    *,
+    metrics: Mapping[str, PerExample] | None = None,
+    penalty: Callable[[PyTree, Any], Array] | None = None,
+) -> Train:
+    """A training run as a pure function of key, hyper-parameters and data.
+
+    Args:
+      network: pure ``init`` and ``apply``; see `nnjax.models.network`.
+      loss: per example, ``(prediction, target) -> (n,)``; its weighted mean is minimised.
+      optimizer: ``hparams -> optax.GradientTransformation``, e.g. ``lambda h: optax.adam(h["learning_rate"])``;
+        hyper-parameters may be traced. Rules that take the loss get it as ``value``.
+      config: what is static.
+      metrics: per-example functions averaged over every split at each evaluation; default ``{"loss": loss}``.
+      penalty: ``(params, hparams) -> ()`` added to the loss.
+
+    Example:
+      >>> train = make_train(network, cross_entropy, lambda h: optax.adam(h["lr"]), Config(epochs=10, batch_size=32))
+      >>> result = jax.jit(train)(jax.random.key(0), {"lr": 1e-3}, {"train": (x, y), "test": (x_test, y_test)})
+      >>> result.history["test_loss"]  # (10,)
+    """
+    return Train(network, loss, optimizer, config, dict(metrics or {"loss": loss}), penalty)
+
+
+def predict(network: Network, params: PyTree, stats: PyTree, x: Array, *, batch_size: int = 256) -> Array:
+    """Outputs for x (n, ...) in batches of bounded memory: (n, ...). Works under jit."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be a positive integer")
+    if len(x) == 0:
+        raise ValueError("x has no examples")
+
+    def apply(part: Array) -> Array:
+        return network.apply(params, stats, part, key=None, train=False)[0]
+
+    if len(x) <= batch_size:
+        return apply(jnp.asarray(x))
+    outputs = jax.lax.map(apply, _in_batches(jnp.asarray(x), batch_size))
+    return outputs.reshape(-1, *outputs.shape[2:])[: len(x)]
+
+
+def balanced_class_weights(y: Array, classes: int) -> tuple[float, ...]:
+    """Weights n / (classes * count) that make every class count the same; 0 for a class without examples."""
+    counts = np.bincount(np.asarray(y), minlength=classes)
+    return tuple(float(len(y) / (classes * c)) if c else 0.0 for c in counts)
+
+
+# A run on the host: progress, checkpoints, Ctrl-C
+
+
+def fit(
+    train: Train,
+    key: Key,
+    hparams: Any,
+    data: Mapping[str, tuple],
+    *,
+    segments: int = 20,
+    on_segment: Callable[[State, int, int], None] | None = None,
+    checkpoint: str | Path | None = None,
+) -> Result:
+    """Run ``train`` in about ``segments`` equal compiled pieces, with checkpoints between them.
+
+    Args:
+      train: from `make_train`.
+      key, hparams, data: as for a call of ``train``, whose numbers this gives.
+      segments: pieces; more give finer progress, fewer cost less.
+      on_segment: called with the state, ticks done and ticks in all after each piece.
+      checkpoint: a folder (orbax); a run found there goes on where it stopped.
+    """
+    total = train.ticks(data)
+    piece = max(1, total // segments)
+    state = jax.jit(train.start)(key, hparams, data)
+    advance = jax.jit(train.advance, static_argnames="ticks", donate_argnums=0)
+    done = 0
+    with _checkpoints(checkpoint) as kept:
+        done, state = kept.restore(state)
+        while done < total:
+            ticks = min(piece, total - done)
+            state = advance(state, hparams, data, ticks=ticks)
+            done += ticks
+            kept.save(done, state)
+            if on_segment:
+                on_segment(state, done, total)
+    return train.finish(state, data)
+
+
+class _checkpoints:
+    """The latest states of a run in a folder, by orbax; without a folder, nothing."""
+
+    def __init__(self, folder: str | Path | None):
+        self._manager: Any = None
+        if folder is not None:
+            import orbax.checkpoint as ocp
+
+            options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+            self._ocp = ocp
+            self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
+
+    def __enter__(self) -> _checkpoints:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._manager is not None:
+            self._manager.close()
+
+    def restore(self, state: State) -> tuple[int, State]:
+        step = self._manager.latest_step() if self._manager is not None else None
+        if step is None:
+            return 0, state
+        like = _raw_key(state)
+        raw = self._manager.restore(step, args=self._ocp.args.StandardRestore(jax.tree.leaves(like)))
+        state = jax.tree.unflatten(jax.tree.structure(like), raw)
+        return step, state._replace(key=jax.random.wrap_key_data(state.key))
+
+    def save(self, done: int, state: State) -> None:
+        if self._manager is not None:
+            leaves = jax.tree.leaves(_raw_key(state))
+            self._manager.save(done, args=self._ocp.args.StandardSave(leaves))
+            self._manager.wait_until_finished()  # the state's memory is donated to the next piece
+
+
+def _raw_key(state: State) -> State:
+    return state._replace(key=jax.random.key_data(state.key))
+
+
+# A trained model on disk
+
+
+class Saved(NamedTuple):
+    """A model read from disk: parameters and statistics as nested dicts of NumPy arrays, and facts about it."""
+
+    params: PyTree
+    stats: PyTree
+    info: dict[str, Any]
+
+
+def save(path: str | Path, params: PyTree, stats: PyTree | None = None, info: Mapping[str, Any] | None = None) -> None:
+    """Write a trained model as one ``.npz`` (arrays and JSON, no pickle), atomically.
+
+    Args:
+      path: the file.
+      params, stats: nested dicts of arrays, as Flax has them.
+      info: facts that JSON can hold: the model's name and fields, class names, ...
+    """
+    arrays = {f"params/{name}": value for name, value in _flatten(params)}
+    arrays |= {f"stats/{name}": value for name, value in _flatten(stats or {})}
+    results.write_arrays(Path(path), {**arrays, "info": np.asarray(json.dumps(dict(info or {})))})
+
+
+def load(path: str | Path) -> Saved:
+    """Read what `save` wrote. Raises ResultsError (one sentence) where the file is missing, damaged or other."""
+    arrays = results.read_arrays(Path(path))
+    if "info" not in arrays:
+        raise results.ResultsError(f"{str(path)!r} is not a model written by nnjax.train.save")
+    info = json.loads(str(arrays.pop("info")))
+    trees: dict[str, dict] = {"params": {}, "stats": {}}
+    for name, value in arrays.items():
+        *parents, leaf = name.split("/")
+        node: dict = trees
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return Saved(trees["params"], trees["stats"], info)
+
+
+def _flatten(tree: PyTree, prefix: str = "") -> list[tuple[str, Array]]:
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"a model is saved from nested dicts of arrays; found {type(tree).__name__} at {prefix!r}")
+    found = []
+    for name, value in tree.items():
+        if not isinstance(name, str) or "/" in name:
+            raise ValueError(f"parameter name {name!r} must be a string without '/'")
+        path = f"{prefix}{name}"
+        found += _flatten(value, f"{path}/") if isinstance(value, Mapping) else [(path, value)]
+    return found
