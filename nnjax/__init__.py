@@ -20,6 +20,7 @@ _SUBMODULES = (
     "monitor",
     "plotting",
     "results",
+    "statistics",
     "sweep",
     "theory",
     "train",

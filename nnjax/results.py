@@ -433,7 +433,7 @@ def markdown_table(rows: Iterable[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def print_rows(rows: Iterable[Row], title: str, file: Any = None) -> None:
+def print_rows(rows: Iterable[Row], title: str, file: Any = None, width: int | None = None) -> None:
     """Print the rows as a table that fits the terminal."""
     from rich.console import Console
     from rich.table import Table
@@ -444,4 +444,4 @@ def print_rows(rows: Iterable[Row], title: str, file: Any = None) -> None:
         table.add_column(name, overflow="fold", justify="right" if name == "seeds" else "left")
     for row in rows:
         table.add_row(*[str(getattr(row, name)) for name in shown])
-    Console(file=file or sys.stdout, soft_wrap=False).print(table)
+    Console(file=file or sys.stdout, width=width).print(table)

@@ -1,0 +1,38 @@
+"""Real data sets with checksums, synthetic generators, label noise, splits and scaling."""
+
+from nnjax.data.cache import DataError
+from nnjax.data.labels import noisy_labels
+from nnjax.data.loaders import Dataset, load, names
+from nnjax.data.splits import (
+    MinMaxScaler,
+    Split,
+    Standardizer,
+    fit_min_max,
+    fit_standardizer,
+    group_split,
+    one_hot,
+    stratified_split,
+    take,
+)
+from nnjax.data.synthetic import blobs, linear_gaussian, linear_sphere, spirals
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "MinMaxScaler",
+    "Split",
+    "Standardizer",
+    "blobs",
+    "fit_min_max",
+    "fit_standardizer",
+    "group_split",
+    "linear_gaussian",
+    "linear_sphere",
+    "load",
+    "names",
+    "noisy_labels",
+    "one_hot",
+    "spirals",
+    "stratified_split",
+    "take",
+]

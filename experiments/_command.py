@@ -1,0 +1,329 @@
+"""The command line that every study shares: options, plan, results folder, resuming, one-sentence errors.
+
+A study is a module with ``Config``, ``PRESETS``, ``run``, ``plot``, ``report`` and ``sweeps`` (see
+CONTRIBUTING.md, "Write your own study"); its ``main`` calls `main` here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import hashlib
+import io
+import json
+import os
+import re
+import signal
+import stat
+import sys
+import threading
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+DEFAULT_OUT = Path("results")
+
+
+class _Usage(Exception):
+    """A mistake in what the user gave; its text is the one sentence that is printed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to run, apart from what is studied."""
+
+    preset: str = "quick"
+    """Size of the study: quick (about two minutes on two CPU cores), standard (within an hour), full (published protocol)."""
+    out: Path | None = None
+    """Results folder; default results/STUDY-PRESET, with a digest where options differ from the preset."""
+    dry_run: bool = False
+    """Print the plan with estimates of time, memory and disk, and stop."""
+    force_new: bool = False
+    """Where the folder belongs to another run, start a new one beside it."""
+
+
+def main(study: ModuleType, argv: list[str] | None = None) -> int:
+    """Run a study from the command line; returns the exit code: 0 done, 2 a mistake named in one sentence."""
+    name = study.__spec__.name.split(".")[-1] if study.__spec__ else Path(study.__file__ or "").stem
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        options, config = _parse(study, name, argv)
+    except _Usage as error:
+        return _fail(name, str(error))
+    _prepare_jax()
+    job = _Job(study, name, options, config, argv)
+    return job.plan() if options.dry_run else job.run()
+
+
+def _fail(name: str, sentence: str) -> int:
+    print(f"{name}: {' '.join(sentence.split())}", file=sys.stderr)
+    return 2
+
+
+# Options
+
+
+def _parse(study: ModuleType, name: str, argv: list[str]) -> tuple[Options, Any]:
+    import tyro
+
+    _check_names(study, argv)
+    preset = _value_of("--preset", argv) or Options.preset
+    if preset not in study.PRESETS:
+        raise _Usage(_unknown("preset", preset, list(study.PRESETS)))
+    for number, word in enumerate(argv):
+        if word.startswith("-") and number + 1 == len(argv) and word in ("--preset", "--out"):
+            raise _Usage(f"option {word} needs a value")
+
+    @dataclasses.dataclass(frozen=True)
+    class Arguments:
+        options: tyro.conf.OmitArgPrefixes[Options]
+        study: tyro.conf.OmitArgPrefixes[Any]
+
+    Arguments.__annotations__["study"] = tyro.conf.OmitArgPrefixes[study.Config]
+    default = Arguments(Options(preset=preset), study.PRESETS[preset])
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            arguments = tyro.cli(
+                Arguments,
+                args=argv,
+                default=default,
+                prog=f"python -m experiments.{name}",
+                description=study.__doc__ or "",
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):  # --help
+            raise
+        raise _Usage(_first_sentence(captured.getvalue())) from None
+    except ValueError as error:  # what Config itself refuses
+        raise _Usage(str(error)) from None
+    return arguments.options, arguments.study
+
+
+def _check_names(study: ModuleType, argv: list[str]) -> None:
+    fields = [*dataclasses.fields(Options), *dataclasses.fields(study.Config)]
+    known = ["--help", "-h", *(f"--{field.name.replace('_', '-')}" for field in fields)]
+    for word in argv:
+        bare = word.split("=")[0].replace("_", "-")
+        if word.startswith("-") and not re.fullmatch(r"-\.?\d.*", word) and bare not in known:
+            raise _Usage(_unknown("option", word.split("=")[0], known))
+
+
+def _unknown(kind: str, value: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(value, known, 1)
+    hint = f"did you mean {near[0]}?" if near else "--help lists them" if kind == "option" else ""
+    allowed = "" if kind == "option" else f" (allowed: {', '.join(known)})"
+    return f"unknown {kind} {value}{allowed}{'; ' + hint if hint else ''}"
+
+
+def _value_of(option: str, argv: list[str]) -> str | None:
+    for number, word in enumerate(argv):
+        if word == option and number + 1 < len(argv):
+            return argv[number + 1]
+        if word.startswith(option + "="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def _first_sentence(box: str) -> str:
+    """The message inside the frame that tyro draws."""
+    lines = [line.strip("│ ") for line in box.splitlines()]
+    inner = []
+    for line in lines[1:]:
+        if line.startswith(("─", "╰")):
+            break
+        inner.append(line)
+    return " ".join(inner) or "the options could not be read; --help lists them"
+
+
+# The machine
+
+
+def _prepare_jax() -> None:
+    """Every CPU core a device, and a compilation cache of this user's own; before the backend starts."""
+    import jax
+
+    with contextlib.suppress(RuntimeError):  # started already, as in a test: then with what it has
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nnjax" / "compiled"
+    try:
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        facts = cache.stat()
+    except OSError:
+        return
+    foreign = hasattr(os, "getuid") and facts.st_uid != os.getuid()
+    if foreign or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        print(f"not using the compilation cache {cache}: others can write to it", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+# The run
+
+
+class _Job:
+    """One invocation: a study, its configuration, and the folder it fills."""
+
+    def __init__(self, study: ModuleType, name: str, options: Options, config: Any, argv: list[str]):
+        self.study, self.name, self.options, self.config = study, name, options, config
+        self.command = " ".join(["python -m", f"experiments.{name}", *argv])
+
+    @property
+    def out(self) -> Path:
+        if self.options.out is not None:
+            return self.options.out
+        plain = self.config == self.study.PRESETS[self.options.preset]
+        text = json.dumps(dataclasses.asdict(self.config), sort_keys=True, default=str)
+        digest = "" if plain else f"-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return DEFAULT_OUT / f"{self.name}-{self.options.preset}{digest}"
+
+    def plan(self) -> int:
+        """Print what would be done."""
+        from nnjax.data import DataError
+        from nnjax.sweep import plan
+
+        try:
+            with self.study.precision():
+                plans = [plan(*call.args, **call.keywords) for call in self.study.sweeps(self.config).values()]
+        except DataError as error:
+            return _fail(self.name, str(error))
+        for each in plans:
+            print(each)
+        compile_s, run_s = sum(p.compile_seconds for p in plans), sum(p.run_seconds for p in plans)
+        memory, disk = max(p.memory_bytes for p in plans), 2 * sum(p.result_bytes for p in plans) + 2**21
+        print(
+            f"in all about {compile_s + run_s:.0f} s ({compile_s:.0f} s compiling, unless cached), "
+            f"{memory / 2**20:.0f} MiB of memory at a time beside the data, "
+            f"{disk / 2**20:.1f} MiB of disk in {self.out}"
+        )
+        return 0
+
+    def run(self) -> int:
+        """Fill the folder; what is done is not done again."""
+        from nnjax import results
+        from nnjax.data import DataError
+
+        try:
+            identity = results.fingerprint(dataclasses.asdict(self.config), self.study)
+            with results.Folder(self.out, identity, force_new=self.options.force_new) as folder:
+                if folder.complete:
+                    print((folder.path / "report.txt").read_text(), end="")
+                    print(f"{folder.path} is complete: nothing was left to do")
+                    return 0
+                return _Interruptible(lambda: self._fill(folder), self._say_how_to_resume).wait()
+        except (DataError, results.ResultsError, MemoryError) as error:
+            return _fail(self.name, str(error))
+        except OSError as error:
+            where = f" at {error.filename!r}" if error.filename else ""
+            return _fail(self.name, f"{error.strerror or error}{where}; what was computed is kept, run again to resume")
+
+    def _say_how_to_resume(self) -> None:
+        print(f"\nstopped; what was finished is kept, this resumes it:\n  {self.command}", file=sys.stderr)
+
+    def _fill(self, folder: Any) -> int:
+        from nnjax import results
+        from nnjax.monitor import ProgressBar
+
+        start = time.perf_counter()
+        folder.write("config.json", _json(dataclasses.asdict(self.config)))
+        with ProgressBar() as monitor:
+            tree = self.study.run(self.config, store=folder.store, monitor=monitor)
+        folder.write_tree("results.nc", tree)
+        tree = results.read_tree(folder.path / "results.nc")
+        folder.write_figures(self.study.plot(tree))
+        rows = self.study.report(tree)
+        total = time.perf_counter() - start
+        spent = {"compile": monitor.seconds["compile"], "run": monitor.seconds["run"], "total": total}
+        folder.add_seconds(spent)
+        seconds = folder.seconds
+        diverged = _diverged(tree)
+        made = results.provenance() | {
+            "command": self.command, "seed": getattr(self.config, "seed", None), "seconds": seconds,
+            "chunks": dict(monitor.counts), "diverged": diverged, "results": results.digest(tree),
+        }  # fmt: skip
+        folder.write("provenance.json", _json(made))
+        lines = [*(f"{count} of {lanes} lanes of {group} diverged" for group, (count, lanes) in diverged.items() if count)]
+        folder.write("report.md", _report(self.name, self.study, rows, lines, seconds, self.command).encode())
+        text = io.StringIO()
+        results.print_rows(rows, f"{self.name}, {self.options.preset}", text, width=110)
+        folder.write("report.txt", text.getvalue().encode())
+        folder.finish()
+        results.print_rows(rows, f"{self.name}, {self.options.preset}")
+        for line in lines:
+            print(line)
+        print(
+            f"{folder.path}: {total:.0f} s ({spent['compile']:.0f} s compiling, {spent['run']:.0f} s running; "
+            f"{monitor.counts['chunks']} chunks computed, {monitor.counts['resumed']} found finished)"
+        )
+        return 0
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, default=str) + "\n").encode()
+
+
+def _diverged(tree: Any) -> dict[str, tuple[int, int]]:
+    """Diverged and all lanes of each group that counts them."""
+    found = {}
+    for group in tree.groups:
+        dataset = tree[group].to_dataset()
+        if "diverged" in dataset:
+            found[group.strip("/")] = (int(dataset["diverged"].sum()), int(dataset["diverged"].size))
+    return found
+
+
+def _report(name: str, study: ModuleType, rows: Any, lines: list[str], seconds: dict[str, float], command: str) -> str:
+    from nnjax import results
+
+    first = (study.__doc__ or name).strip().splitlines()[0]
+    parts = [
+        f"# {first}",
+        f"Made by `{command}` in {seconds['total']:.0f} s: {seconds['compile']:.0f} s compiling, "
+        f"{seconds['run']:.0f} s running.",
+        results.markdown_table(rows),
+        *lines,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+class _Interruptible:
+    """Work in a second thread, so that Ctrl-C and a polite kill are heard while compiled code runs."""
+
+    def __init__(self, work: Any, on_stop: Any):
+        self._work, self._on_stop = work, on_stop
+        self._outcome: Any = None
+        self._error: BaseException | None = None
+
+    def wait(self) -> int:
+        if threading.current_thread() is not threading.main_thread():
+            return self._work()
+        thread = threading.Thread(target=self._guarded, daemon=True)
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            thread.start()
+            while thread.is_alive():
+                thread.join(0.1)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._error is not None:
+            raise self._error
+        return self._outcome
+
+    def _guarded(self) -> None:
+        try:
+            self._outcome = self._work()
+        except BaseException as error:  # handed to the main thread
+            self._error = error
+
+    def _stop(self, number: int, frame: Any) -> NoReturn:
+        # Compiled code cannot be interrupted, but every finished chunk is on disk, complete or not at all.
+        self._on_stop()
+        sys.stderr.flush()
+        sys.stdout.flush()
+        os._exit(128 + number)

@@ -1,0 +1,106 @@
+"""One figure style for all studies: what is measured is a band, what theory says is a black line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnjax.types import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito (2008): told apart by colour-blind readers and in print.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+
+_STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.4,
+    "svg.hashsalt": "nnjax",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The house style for the figures made inside; global settings stay as they were."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE | {"axes.prop_cycle": mpl.cycler(color=COLORS)}):
+        yield
+
+
+def figure(rows: int = 1, columns: int = 1, *, width: float = 3.6, height: float = 2.9) -> tuple[Figure, Any]:
+    """A figure of ``rows`` x ``columns`` panels, each ``width`` x ``height`` inches, with no window behind it.
+
+    Returns the figure and an array of Axes (rows, columns).
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(made)
+    return made, made.subplots(rows, columns, squeeze=False)
+
+
+def band(axes: Axes, x: Array, samples: Array, *, label: str, color: str | None = None, median: bool = False, **line: Any) -> None:
+    """A curve with its spread over seeds.
+
+    Args:
+      axes: where to draw.
+      x: (m,).
+      samples: (seeds, m).
+      label: for the legend.
+      median: draw the median and the quartiles (for heavy tails) instead of the mean and its 95 % t-interval.
+      line: for `Axes.plot`.
+    """
+    from nnjax.statistics import t_interval
+
+    samples = np.asarray(samples, float)
+    if median:
+        low, middle, high = np.quantile(samples, [0.25, 0.5, 0.75], axis=0)
+    else:
+        middle, low, high = t_interval(samples)
+    (drawn,) = axes.plot(x, middle, label=label, color=color, **line)
+    if len(samples) > 1:
+        axes.fill_between(x, low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)
+
+
+def theory(axes: Axes, x: Array, y: Array, *, label: str | None = "theory", **line: Any) -> None:
+    """A closed form: black, over the measurement, with a gap where it is infinite."""
+    y = np.where(np.isfinite(np.asarray(y, float)), y, np.nan)
+    axes.plot(x, y, **({"color": "black", "linestyle": "--", "linewidth": 1.1, "zorder": 5, "label": label} | line))
+
+
+def mark(axes: Axes, x: float, text: str, **line: Any) -> None:
+    """A vertical line with its meaning written beside it, at the top."""
+    axes.axvline(x, **({"color": "0.4", "linestyle": ":", "linewidth": 1.0} | line))
+    axes.annotate(
+        text, (x, 0.98), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", fontsize=7, color="0.35"
+    )
+
+
+def log_axis(axes: Axes, ticks: Sequence[float], which: str = "x") -> None:
+    """A logarithmic axis with ``ticks`` written as plain numbers."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_major_locator(FixedLocator(list(ticks)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

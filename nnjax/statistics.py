@@ -1,0 +1,103 @@
+"""What repeated runs say: intervals, curve landmarks fixed beforehand, and when a number counts as reproduced."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from nnjax.types import Array
+
+
+class Interval(NamedTuple):
+    """Mean of some samples, and the ends of a confidence interval for it."""
+
+    mean: Array
+    low: Array
+    high: Array
+
+    def __str__(self) -> str:
+        return f"[{float(self.low):.4g}, {float(self.high):.4g}]"
+
+
+def t_interval(samples: Array, level: float = 0.95, axis: int = 0) -> Interval:
+    """Student's interval for the mean of independent samples along ``axis``; one sample has no interval (NaN).
+
+    Raises:
+      ValueError: ``level`` outside (0, 1) or no samples.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level={level} must lie between 0 and 1")
+    samples = np.asarray(samples, float)
+    n = samples.shape[axis]
+    if n == 0:
+        raise ValueError("an interval needs at least one sample")
+    mean = samples.mean(axis=axis)
+    half = standard_error(samples, axis) * stdtrit(max(n - 1, 1), 0.5 + level / 2)
+    return Interval(mean, mean - half, mean + half)
+
+
+def standard_error(samples: Array, axis: int = 0) -> Array:
+    """Standard error of the mean along ``axis``; NaN for a single sample."""
+    samples = np.asarray(samples, float)
+    n = samples.shape[axis]
+    if n < 2:
+        return np.full(np.delete(samples.shape, axis), np.nan)
+    return samples.std(axis=axis, ddof=1) / np.sqrt(n)
+
+
+class Peak(NamedTuple):
+    """The interior peak of a curve: its index, and its height above the higher of the two valleys beside it."""
+
+    index: int
+    prominence: float
+
+
+def interior_peak(curve: Array) -> Peak:
+    """The point that stands highest above the lowest points on both of its sides.
+
+    A curve that only falls or only rises has prominence 0 or less. Points that are not finite are passed over.
+
+    Args:
+      curve: (m,), m >= 3.
+    """
+    curve = np.asarray(curve, float)
+    if curve.ndim != 1 or len(curve) < 3:
+        raise ValueError(f"curve of shape {curve.shape} must have one axis with at least 3 points")
+    filled = np.where(np.isfinite(curve), curve, np.inf)
+    left = np.minimum.accumulate(filled)[:-2]
+    right = np.minimum.accumulate(filled[::-1])[::-1][2:]
+    inner = np.where(np.isfinite(curve[1:-1]), curve[1:-1], -np.inf)
+    prominence = inner - np.maximum(left, right)
+    best = int(np.argmax(prominence))
+    return Peak(best + 1, float(prominence[best]))
+
+
+def verdict(
+    measured: Array, published: float, tolerance: float, *, baseline: float | None = None, least: int = 20
+) -> str:
+    """Whether samples of a quantity reproduce a published number.
+
+    ``reproduced`` when the 90 % t-interval of measured - published lies inside +-tolerance and, with a
+    baseline, the 95 % interval of measured - baseline excludes zero on the published side; ``better`` when that
+    effect is beyond the tolerance in the claimed direction; ``direction only`` when just the side is right;
+    ``not reproduced`` when the 90 % interval lies outside the tolerance; else, or with fewer than ``least``
+    samples, ``inconclusive``.
+    """
+    samples = np.asarray(measured, float)
+    if not np.isfinite(samples).all() or len(samples) < least:
+        return "inconclusive"
+    gap = t_interval(samples - published, 0.90)
+    inside = gap.low >= -tolerance and gap.high <= tolerance
+    if baseline is None:
+        outside = gap.low > tolerance or gap.high < -tolerance
+        return "reproduced" if inside else "not reproduced" if outside else "inconclusive"
+    side = np.sign(published - baseline)
+    effect = t_interval(side * (samples - baseline), 0.95)
+    if effect.low <= 0:
+        return "not reproduced" if effect.high < side * (published - baseline) - tolerance else "inconclusive"
+    if inside:
+        return "reproduced"
+    beyond = gap.low > tolerance if side > 0 else gap.high < -tolerance
+    return "better" if beyond else "direction only"
