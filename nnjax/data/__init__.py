@@ -1,5 +1,6 @@
 """Real data sets with checksums, synthetic generators, label noise, splits and scaling."""
 
+from nnjax.data.augment import random_crop_and_flip
 from nnjax.data.cache import DataError
 from nnjax.data.labels import noisy_labels
 from nnjax.data.loaders import Dataset, load, names
@@ -32,6 +33,7 @@ __all__ = [
     "names",
     "noisy_labels",
     "one_hot",
+    "random_crop_and_flip",
     "spirals",
     "stratified_split",
     "take",
