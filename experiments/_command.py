@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import difflib
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -44,9 +45,13 @@ class Options:
     """Where the folder belongs to another run, start a new one beside it."""
 
 
-def main(study: ModuleType, argv: list[str] | None = None) -> int:
-    """Run a study from the command line; returns the exit code: 0 done, 2 a mistake named in one sentence."""
-    name = study.__spec__.name.split(".")[-1] if study.__spec__ else Path(study.__file__ or "").stem
+def main(module: str, argv: list[str] | None = None) -> int:
+    """Run the study called ``module`` from the command line.
+
+    Returns the exit code: 0 done, 2 a mistake named in one sentence. The study is imported by its name, so that its
+    functions are called the same whether it is run as a script or imported.
+    """
+    study, name = importlib.import_module(module), module.rpartition(".")[2]
     argv = sys.argv[1:] if argv is None else argv
     try:
         options, config = _parse(study, name, argv)
@@ -76,12 +81,8 @@ def _parse(study: ModuleType, name: str, argv: list[str]) -> tuple[Options, Any]
         if word.startswith("-") and number + 1 == len(argv) and word in ("--preset", "--out"):
             raise _Usage(f"option {word} needs a value")
 
-    @dataclasses.dataclass(frozen=True)
-    class Arguments:
-        options: tyro.conf.OmitArgPrefixes[Options]
-        study: tyro.conf.OmitArgPrefixes[Any]
-
-    Arguments.__annotations__["study"] = tyro.conf.OmitArgPrefixes[study.Config]
+    flat = tyro.conf.OmitArgPrefixes
+    Arguments = dataclasses.make_dataclass("Arguments", [("options", flat[Options]), ("study", flat[study.Config])])
     default = Arguments(Options(preset=preset), study.PRESETS[preset])
     captured = io.StringIO()
     try:
@@ -97,7 +98,8 @@ def _parse(study: ModuleType, name: str, argv: list[str]) -> tuple[Options, Any]
     except SystemExit as stop:
         if stop.code in (0, None):  # --help
             raise
-        raise _Usage(_first_sentence(captured.getvalue())) from None
+        sentence = _first_sentence(captured.getvalue()).removeprefix("Error parsing study: ")
+        raise _Usage(sentence) from None
     except ValueError as error:  # what Config itself refuses
         raise _Usage(str(error)) from None
     return arguments.options, arguments.study
@@ -188,8 +190,7 @@ class _Job:
         from nnjax.sweep import plan
 
         try:
-            with self.study.precision():
-                plans = [plan(*call.args, **call.keywords) for call in self.study.sweeps(self.config).values()]
+            plans = [plan(*call.args, **call.keywords) for call in self.study.sweeps(self.config).values()]
         except DataError as error:
             return _fail(self.name, str(error))
         for each in plans:

@@ -18,6 +18,8 @@ the other lanes' results as they were.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -31,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+import threadpoolctl
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnjax import estimate
@@ -296,6 +299,7 @@ def plan(
     strategy: str = "auto",
     width: int | None = None,
     memory_budget: int | None = None,
+    float64: bool = False,
     **_: Any,
 ) -> Plan:
     """What `sweep` with the same arguments will do, with predicted time and memory; nothing is compiled.
@@ -308,8 +312,22 @@ def plan(
     Raises:
       ValueError: an empty axis, a value named twice, an unknown strategy, a name that is no axis.
     """
-    grid = _Grid(axes, static, padded)
-    _check_axes(grid.axes, static, padded, strategy)
+    _check_axes(axes, static, padded, strategy)
+    with jax.enable_x64(float64 or jax.config.jax_enable_x64):
+        return _plan(run, _Grid(axes, static, padded), key, data, name, strategy, width, memory_budget)
+
+
+def _plan(
+    run: Run,
+    grid: _Grid,
+    key: Key,
+    data: PyTree,
+    name: str,
+    strategy: str,
+    width: int | None,
+    memory_budget: int | None,
+) -> Plan:
+    padded = grid.padded
     devices = jax.local_devices()
     width = width or _default_width(devices)
     budget = memory_budget or _default_budget(devices)
@@ -373,9 +391,19 @@ def _cut(program: Program, lanes_a_chunk: int, sweep_identity: str) -> list[Chun
     return chunks
 
 
+def _run_name(run: Run) -> str:
+    """What a run is called, with the values bound to it; an address in memory must not enter."""
+    if isinstance(run, functools.partial):
+        bound = json.dumps([run.args, run.keywords], sort_keys=True, default=_run_name)
+        return f"{_run_name(run.func)}({bound})"
+    if not hasattr(run, "__qualname__"):
+        return f"{type(run).__module__}.{type(run).__qualname__} {run if hasattr(run, '__dataclass_fields__') else ''}"
+    return f"{run.__module__}.{run.__qualname__}"
+
+
 def _identity(name: str, run: Run, key: Key, data: PyTree, devices: Sequence[Any]) -> str:
     sha = hashlib.sha256()
-    sha.update(f"{name} {getattr(run, '__module__', '')}.{getattr(run, '__qualname__', repr(run))}".encode())
+    sha.update(f"{name} {_run_name(run)}".encode())
     sha.update(np.asarray(jax.random.key_data(key)).tobytes())
     sha.update(f"{devices[0].device_kind} {len(devices)} {jax.config.jax_enable_x64}".encode())
     for path, leaf in jax.tree_util.tree_flatten_with_path(data)[0]:
@@ -432,11 +460,19 @@ class _Engine:
         used = getattr(memory, "temp_size_in_bytes", 0) + getattr(memory, "output_size_in_bytes", 0)
         return used <= self.budget
 
+    def one_blas_thread_a_device(self) -> contextlib.AbstractContextManager:
+        # LAPACK calls from several devices at once, each on all cores, wait for one another: measured, eigendecompositions
+        # of 100 x 100 from two devices took 60 times as long on two cores.
+        if len(self.devices) == 1 or self.devices[0].platform != "cpu":
+            return contextlib.nullcontext()
+        return threadpoolctl.threadpool_limits(1, user_api="blas")
+
     def work(self, compiled: Any) -> Callable[[Chunk], dict[str, np.ndarray]]:
         def compute(chunk: Chunk) -> dict[str, np.ndarray]:
             start = time.perf_counter()
             try:
-                metrics = jax.device_get(compiled(self.columns(chunk), self.key_data, self.data))
+                with self.one_blas_thread_a_device():
+                    metrics = jax.device_get(compiled(self.columns(chunk), self.key_data, self.data))
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
@@ -463,6 +499,7 @@ def sweep(
     strategy: str = "auto",
     width: int | None = None,
     memory_budget: int | None = None,
+    float64: bool = False,
     chunk_seconds: float = 15.0,
     dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, Any] | None = None,
@@ -485,6 +522,7 @@ def sweep(
       width: lanes side by side on one device; default 8 on CPU, up to 1024 on GPU and TPU.
       memory_budget: bytes that one chunk may use on one device; default half of the machine's memory over
         its devices, or 80 % of a GPU's. Wider programs are halved until they fit.
+      float64: compute in double precision (`jax.enable_x64` round this sweep alone).
       chunk_seconds: predicted length of a chunk, s: what a kill can lose.
       dims: names of the run's own dimensions by result, e.g. ``{"error": ("step",)}``.
       coords: coordinates of those dimensions.
@@ -494,47 +532,59 @@ def sweep(
 
     Returns:
       A Dataset with a dimension for each axis (then the run's own), and ``diverged``: True for lanes with a
-      result that is not finite. Such lanes are kept as they are and touch no other.
+      result that is not finite, unless ``run`` returns ``diverged`` itself. Such lanes are kept as they are and
+      touch no other.
 
     Raises:
       ValueError: see `plan`; or ``run`` gives different shapes at different static values.
       MemoryError: one lane alone does not fit.
     """
+    monitor = monitor or Monitor()
+    with jax.enable_x64(float64 or jax.config.jax_enable_x64):
+        blueprint = plan(
+            run, axes, key=key, data=data, name=name, static=static, padded=padded, strategy=strategy, width=width,
+            memory_budget=memory_budget,
+        )  # fmt: skip
+        grid = _Grid(axes, static, padded)
+        devices = jax.local_devices()
+        identity = _identity(name, run, key, data, devices)
+        engine = _Engine(run, key, data, "seed" in grid.axes, memory_budget or _default_budget(devices), monitor)
+        monitor.begin(name, blueprint.run_seconds + blueprint.compile_seconds)
+        collected: dict[str, np.ndarray] = {}
+        for program in blueprint.programs:
+            for chunk, arrays in _run_program(
+                program, engine, blueprint.width, chunk_seconds, identity, store, monitor, executor
+            ):
+                _collect(collected, chunk, arrays, math.prod(grid.shape))
+        monitor.end()
+    if "diverged" not in collected:
+        collected["diverged"] = _diverged(collected)
+    monitor.count("diverged", int(collected["diverged"].sum()))
+    return _label(collected, grid, blueprint, dims or {}, coords or {})
+
+
+def _label(
+    collected: Mapping[str, np.ndarray],
+    grid: _Grid,
+    blueprint: Plan,
+    dims: Mapping[str, Sequence[str]],
+    coords: Mapping[str, Any],
+) -> xr.Dataset:
+    """Flat results as a Dataset over the grid."""
     import xarray as xr
 
-    monitor = monitor or Monitor()
-    blueprint = plan(
-        run, axes, key=key, data=data, name=name, static=static, padded=padded, strategy=strategy, width=width,
-        memory_budget=memory_budget,
-    )  # fmt: skip
-    grid = _Grid(axes, static, padded)
-    devices = jax.local_devices()
-    identity = _identity(name, run, key, data, devices)
-    engine = _Engine(run, key, data, "seed" in grid.axes, memory_budget or _default_budget(devices), monitor)
-    monitor.begin(name, blueprint.run_seconds + blueprint.compile_seconds)
-    collected: dict[str, np.ndarray] = {}
-    for program in blueprint.programs:
-        for chunk, arrays in _run_program(
-            program, engine, blueprint.width, chunk_seconds, identity, store, monitor, executor
-        ):
-            _collect(collected, chunk, arrays, math.prod(grid.shape))
-    monitor.end()
-    diverged = collected["diverged"] = _diverged(collected)
-    monitor.count("diverged", int(diverged.sum()))
     variables = {}
     for variable, flat in collected.items():
-        value = flat.reshape(grid.shape + flat.shape[1:])
-        own = tuple((dims or {}).get(variable, [f"{variable}_{i}" for i in range(flat.ndim - 1)]))
+        own = tuple(dims.get(variable, [f"{variable}_{i}" for i in range(flat.ndim - 1)]))
         if len(own) != flat.ndim - 1:
             raise ValueError(f"dims names {own} for {variable!r}, whose own shape is {flat.shape[1:]}")
-        variables[variable] = ((*grid.axes, *own), value)
+        variables[variable] = ((*grid.axes, *own), flat.reshape(grid.shape + flat.shape[1:]))
     labels = {axis: _labels(values) for axis, values in grid.axes.items()}
     used = {d for names, _ in variables.values() for d in names}
-    labels |= {dim: value for dim, value in (coords or {}).items() if dim in used}
+    labels |= {dim: value for dim, value in coords.items() if dim in used}
     groups = [dict(p.static) for p in blueprint.programs]
-    return xr.Dataset(
-        variables, labels, {"strategy": blueprint.strategy, "programs": json.dumps(groups, default=str)}
-    )
+    attributes = {"strategy": blueprint.strategy, "programs": json.dumps(groups, default=str)}
+    return xr.Dataset(variables, labels, attributes)
 
 
 def _run_program(
@@ -596,13 +646,13 @@ def _collect(collected: dict[str, np.ndarray], chunk: Chunk, arrays: dict[str, n
 
 
 def _diverged(collected: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Lanes with any result that is not finite, (lanes,)."""
+    """Lanes with any result that is not finite, (lanes,); a run that knows better returns ``diverged`` itself."""
     lanes = len(next(iter(collected.values())))
     bad = np.zeros(lanes, bool)
     for value in collected.values():
         if value.dtype.kind in "fc":
             bad |= ~np.isfinite(value.reshape(lanes, -1)).all(axis=1)
-    return bad | collected.get("diverged", bad)
+    return bad
 
 
 def _labels(values: Sequence) -> Any:
