@@ -2,7 +2,7 @@
 
 XLA's CPU compiler brings a convolution into the form that its fast kernel accepts (channels last, kernel
 `(kh, kw, c_in, c_out)`) only at the top level of a program, not inside a loop (jax issue 12868). Gradients by
-automatic differentiation are not in that form: inside `lax.scan` they run 3 to 100 times slower than outside.
+automatic differentiation are not in that form: inside `lax.scan` they run 2 to 100 times slower than outside.
 Here both gradients are written out as convolutions. With `s` the stride:
 
     dx = convolution of dy, dilated by s, with the flipped kernel, its channels swapped

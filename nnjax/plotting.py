@@ -23,6 +23,7 @@ _STYLE = {
     "figure.constrained_layout.use": True,
     "font.size": 9,
     "axes.titlesize": 10,
+    "axes.titlepad": 13,  # room for what `mark` writes
     "axes.labelsize": 9,
     "legend.fontsize": 8,
     "legend.frameon": False,
@@ -88,10 +89,10 @@ def theory(axes: Axes, x: Array, y: Array, *, label: str | None = "theory", **li
 
 
 def mark(axes: Axes, x: float, text: str, **line: Any) -> None:
-    """A vertical line with its meaning written beside it, at the top."""
-    axes.axvline(x, **({"color": "0.4", "linestyle": ":", "linewidth": 1.0} | line))
+    """A vertical line at ``x`` with its meaning written above the axes."""
+    drawn = axes.axvline(x, **({"color": "0.4", "linestyle": ":", "linewidth": 1.0} | line))
     axes.annotate(
-        text, (x, 0.98), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", fontsize=7, color="0.35"
+        text, (x, 1.01), xycoords=("data", "axes fraction"), va="bottom", ha="center", fontsize=7, color=drawn.get_color()
     )
 
 

@@ -439,9 +439,13 @@ def print_rows(rows: Iterable[Row], title: str, file: Any = None, width: int | N
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_lines=True)
-    shown = ("claim", "measured", "interval", "seeds", "published", "verdict")
-    for name in shown:
-        table.add_column(name, overflow="fold", justify="right" if name == "seeds" else "left")
+    table.add_column("claim", ratio=5, overflow="fold")
+    for name in ("measured", "interval", "published", "verdict"):
+        table.add_column(name, ratio=2, overflow="fold")
     for row in rows:
-        table.add_row(*[str(getattr(row, name)) for name in shown])
-    Console(file=file or sys.stdout, width=width).print(table)
+        seeds = f"\n{row.seeds} seeds" if row.seeds else ""
+        table.add_row(row.claim, row.measured, row.interval + seeds, row.published, row.verdict)
+    console = Console(file=file or sys.stdout, width=width)
+    if width is None and not console.is_terminal:
+        console = Console(file=file or sys.stdout, width=120)
+    console.print(table)
