@@ -251,7 +251,7 @@ class _Job:
         lines = [*(f"{count} of {lanes} lanes of {group} diverged" for group, (count, lanes) in diverged.items() if count)]
         folder.write("report.md", _report(self.name, self.study, rows, lines, seconds, self.command).encode())
         text = io.StringIO()
-        results.print_rows(rows, f"{self.name}, {self.options.preset}", text, width=110)
+        results.print_rows(rows, f"{self.name}, {self.options.preset}", text, width=120)
         folder.write("report.txt", text.getvalue().encode())
         folder.finish()
         results.print_rows(rows, f"{self.name}, {self.options.preset}")

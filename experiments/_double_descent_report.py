@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 THRESHOLD = 0.1
 """Training error below which a net counts as interpolating (Nakkiran et al., 2019: effective model complexity)."""
 
+_KINDS = {"relu": "random ReLU", "fourier": "random Fourier"}
+
 
 def plot(results: xr.DataTree) -> dict[str, Figure]:
     """Every figure of the study, by name; ``double_descent`` is the one to look at first."""
@@ -62,6 +64,7 @@ def _headline(results: xr.DataTree) -> Figure:
     features = results["random_features"].to_dataset()
     n = int(features["n"].values[-1])
     _feature_axes(axes[0, 0], features.sel(kind="relu", n=n), tuned=False)
+    axes[0, 0].legend()
     axes[0, 0].set_title(f"random ReLU features, {features.attrs['data']}, n = {n}")
     mlp = results["mlp"].to_dataset().isel(noise=-1)
     _net_axes(axes[0, 1], mlp, "error")
@@ -81,7 +84,6 @@ def _feature_axes(axes: Axes, results: xr.Dataset, tuned: bool = True) -> None:
     log_axis(axes, (0.1, 0.3, 1, 3, 10))
     mark(axes, 1.0, "features = examples")
     axes.set(xlabel="features / training examples", ylabel="test error", ylim=(0, 1))
-    axes.legend()
 
 
 def _features(results: xr.Dataset) -> Figure:
@@ -90,7 +92,8 @@ def _features(results: xr.Dataset) -> Figure:
     for row, kind in zip(axes, kinds, strict=True):
         for cell, n in zip(row, sizes, strict=True):
             _feature_axes(cell, results.sel(kind=kind, n=n))
-            cell.set_title(f"{kind} features, {results.attrs['data']}, n = {n}")
+            cell.set_title(f"{_KINDS[str(kind)]} features, {results.attrs['data']}, n = {n}")
+    made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return made
 
 
@@ -100,7 +103,8 @@ def _linear(results: xr.Dataset) -> Figure:
     ridgeless, ridge, wrong = axes[0]
     _mean_points(ridgeless, p / n, results["ridgeless"].values, "minimum norm", COLORS[0])
     _theory_in_parts(ridgeless, p / n, results["ridgeless_theory"].values, "exact theory")
-    ridgeless.set(title="ridgeless", yscale="log")
+    ridgeless.set(title="ridgeless")
+    log_axis(ridgeless, (0.03, 0.1, 0.3, 1, 3), "y")
     _mean_points(ridge, p / n, results["ridge"].values, "best penalty", COLORS[2])
     theory(ridge, p / n, results["ridge_theory"].values, label="limit theory, best penalty")
     stopped, line = _best_stopped(results)
@@ -132,7 +136,8 @@ def _misspecified_axes(axes: Axes, results: xr.Dataset) -> None:
     _theory_in_parts(axes, p / n, results["misspecified_theory"].values, "exact theory")
     log_axis(axes, (0.1, 0.3, 1, 3, 8))
     mark(axes, 1.0, "inputs = examples")
-    axes.set(xlabel="inputs seen p / examples n", ylabel="risk / signal", yscale="log")
+    log_axis(axes, (0.3, 0.5, 1, 2, 4), "y")
+    axes.set(xlabel="inputs seen p / examples n", ylabel="risk / signal")
     axes.set_title("linear regression on the first p inputs")
     axes.legend()
 
@@ -151,7 +156,7 @@ def _theory_in_parts(axes: Axes, ratio: np.ndarray, line: np.ndarray, label: str
 
 
 def _spherical(results: xr.Dataset) -> Figure:
-    made, axes = figure(width=4.4)
+    made, axes = figure(width=4.8)
     cell = axes[0, 0]
     band(cell, results["ratio"], results["risk"].values, label="measured: median, quartiles", median=True)
     theory(cell, results["ratio"], results["theory"].values, label="Mei and Montanari (2019)")
@@ -190,7 +195,7 @@ def _curves_by_width(results: xr.Dataset) -> Figure:
 
 
 def _samples(results: xr.DataTree) -> Figure:
-    made, axes = figure(1, 2, width=4.0)
+    made, axes = figure(1, 2, width=4.3)
     left, right = axes[0]
     samples = results["samples"].to_dataset()
     for color, rate in zip(COLORS, samples["noise"].values, strict=False):
@@ -200,16 +205,17 @@ def _samples(results: xr.DataTree) -> Figure:
     log_axis(left, [round(width * r) for r in (0.2, 0.5, 1, 2, 3)])
     mark(left, width, "examples = features")
     left.set(xlabel="training examples", ylabel="test error", ylim=(0, None))
-    left.set_title(f"{width} random ReLU features, {samples.attrs['data']}: more data hurts")
+    left.set_title(f"{width} random ReLU features, {samples.attrs['data']}: more data can hurt")
     left.legend()
     for color, name in zip(COLORS, ("mlp_smaller", "mlp"), strict=False):
         mlp = results[name].to_dataset().isel(noise=-1)
         count = parameters(mlp)
         loss = _at_end(mlp, "test_loss")
         band(right, count, loss, label=f"n = {mlp.attrs['n']}", color=color)
-        mark(right, count[int(np.argmax(loss.mean(axis=0)))], f"peak, n = {mlp.attrs['n']}", color=color)
-    right.set(xlabel="parameters", ylabel="test cross-entropy, nats", xscale="log", ylim=(0, None))
-    right.set_title(f"two-layer nets, {_percent(mlp['noise'])}: the peak moves")
+        mark(right, count[int(np.argmax(loss.mean(axis=0)))], "peak", color=color)
+    log_axis(right, [t for t in (100, 300, 1000, 3000, 10_000, 30_000) if count[0] <= t <= count[-1]])
+    right.set(xlabel="parameters", ylabel="test cross-entropy, nats", ylim=(0, None))
+    right.set_title(f"two-layer nets, {mlp.attrs['data']}, {_percent(mlp['noise'])}: the peak moves")
     right.legend()
     return made
 
@@ -221,7 +227,8 @@ def _epochs(results: xr.Dataset) -> Figure:
     here = results.isel(noise=-1, step=slice(1, None))
     for cell, name in zip(axes[0], ("test_error", "train_error"), strict=True):
         image = here[name].mean("seed").transpose("width", "step").values
-        drawn = cell.pcolormesh(here["step"], here["width"], image, shading="nearest", cmap="viridis")
+        # Untrained nets would take up the whole scale.
+        drawn = cell.pcolormesh(here["step"], here["width"], image, shading="nearest", cmap="viridis", vmax=0.45)
         drawn.set_rasterized(True)
         train = here["train_error"].mean("seed").transpose("width", "step").values
         if train.min() < THRESHOLD < train.max():
@@ -231,7 +238,7 @@ def _epochs(results: xr.Dataset) -> Figure:
         log_axis(cell, [w for w in (1, 2, 4, 8, 16, 32, 64, 128) if widths[0] <= w <= widths[-1]], "y")
         cell.grid(False)
         cell.set_title(f"{name.replace('_', ' ')}, {_percent(here['noise'])}")
-        made.colorbar(drawn, ax=cell)
+        made.colorbar(drawn, ax=cell, extend="max")
     line = mpl.lines.Line2D([], [], color="0.6", label=f"white: train error = {THRESHOLD:g}")
     axes[0, 1].legend(handles=[line], loc="lower left", labelcolor="white", handlelength=0)
     return made
