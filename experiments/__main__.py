@@ -6,12 +6,13 @@ from pathlib import Path
 
 
 def studies() -> dict[str, str]:
-    """First line of every study's docstring, by name; nothing is imported."""
+    """First line of every study's docstring, by name; nothing is imported. A study is a module with PRESETS."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        if not path.name.startswith("_"):
-            text = ast.get_docstring(ast.parse(path.read_text())) or ""
-            found[path.stem] = text.splitlines()[0] if text else ""
+        tree = ast.parse(path.read_text())
+        names = {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+        if "PRESETS" in names:
+            found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
     return found
 
 

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import _command
+from experiments import command
 from experiments._double_descent_report import plot, report
 from nnjax import losses, models
 from nnjax.classical import least_squares, random_features
@@ -715,7 +715,7 @@ def _spherical_theory(config: Config) -> np.ndarray:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line: see ``--help``."""
-    return _command.main("experiments.double_descent", argv)
+    return command.main("experiments.double_descent", argv)
 
 
 if __name__ == "__main__":

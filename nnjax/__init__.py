@@ -35,4 +35,4 @@ def __getattr__(name: str) -> ModuleType:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_SUBMODULES]
+    return sorted({*globals(), *_SUBMODULES})

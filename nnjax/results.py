@@ -17,6 +17,7 @@ import platform
 import re
 import sys
 import time
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -92,20 +93,30 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> str:
     for name, value in converted.items():
         if value.dtype.hasobject:
             raise ValueError(f"array {name!r} has dtype object; only numbers, booleans and strings are stored")
-    # savez stamps members with a constant date, so equal arrays give equal bytes.
-    np.savez(buffer, **converted)  # type: ignore[arg-type]
+    # Member by member, for savez takes some names (file, allow_pickle) as its own arguments. ZipInfo's date
+    # is a constant, so equal arrays give equal bytes.
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, value in converted.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, value, allow_pickle=False)
     return write_bytes(path, buffer.getvalue())
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read what `write_arrays` wrote. Raises ResultsError where the file is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, for np.load leaves a truncated file open.
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise ResultsError(f"there is no file {str(path)!r}") from None
     except Exception as error:  # zipfile, zlib, NumPy and the decoder each have their own
-        raise ResultsError(f"{str(path)!r} is damaged or not an .npz of plain arrays ({error})") from None
+        raise ResultsError(f"{str(path)!r} is damaged or not an .npz of plain arrays ({_cause(error)})") from None
+
+
+def _cause(error: Exception) -> str:
+    """The first sentence of a library's message; what follows is advice for its own callers."""
+    return str(error).split("\n")[0].split(". ")[0].rstrip(".") or type(error).__name__
 
 
 def write_tree(path: Path, tree: xr.DataTree) -> str:
@@ -131,7 +142,7 @@ def read_tree(path: Path) -> xr.DataTree:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             return tree.load()
     except Exception as error:
-        raise ResultsError(f"{str(path)!r} is damaged or not a netCDF-4 file ({error})") from None
+        raise ResultsError(f"{str(path)!r} is damaged or not a netCDF-4 file ({_cause(error)})") from None
 
 
 def digest(tree: xr.DataTree) -> str:
@@ -234,10 +245,11 @@ class Folder:
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any], *, force_new: bool = False):
         self.path = Path(path)
-        self.identity = dict(identity)
+        self.identity = json.loads(json.dumps(dict(identity), default=str))  # as the manifest holds it
         self._lock: Any = None
         if force_new:
             self.path = self._first_free(self.path)
+        self._refuse_foreign()
         self._make()
         self._acquire()
         try:
@@ -284,6 +296,20 @@ class Folder:
                 "choose another with --out"
             ) from None
 
+    def _refuse_foreign(self) -> None:
+        """Before anything is made there, not even the lock: a folder of our own has its manifest first of all files."""
+        try:
+            if not self.path.is_dir() or (self.path / "manifest.json").exists():
+                return
+            others = sorted(p.name for p in self.path.iterdir() if p.name != "lock" and not p.name.startswith("."))
+        except OSError as error:
+            raise ResultsError(f"{str(self.path)!r} cannot be read ({error.strerror or error})") from None
+        if others:
+            raise ResultsError(
+                f"{str(self.path)!r} holds files of something else ({', '.join(others[:3])}); "
+                "choose a new or empty folder with --out"
+            )
+
     def _acquire(self) -> None:
         try:
             import fcntl
@@ -305,21 +331,20 @@ class Folder:
     def _open_manifest(self) -> dict[str, Any]:
         path = self.path / "manifest.json"
         if not path.exists():
-            others = [p.name for p in self.path.iterdir() if p.name != "lock" and not p.name.startswith(".")]
-            if others:
-                raise ResultsError(
-                    f"{str(self.path)!r} holds files of something else ({', '.join(sorted(others)[:3])}); "
-                    "choose a new or empty folder with --out"
-                )
             manifest = {"identity": self.identity, "complete": False, "files": {}, "seconds": {}}
             write_json(path, manifest)
             return manifest
         try:
             manifest = json.loads(path.read_text())
             recorded = manifest["identity"]
+            if not all(isinstance(manifest[name], dict) for name in ("files", "seconds")) or any(
+                not isinstance(entry["sha256"], str) for entry in manifest["files"].values()
+            ):
+                raise TypeError
+            bool(manifest["complete"])
         except (ValueError, KeyError, TypeError):
             raise ResultsError(f"{str(path)!r} is damaged; remove the folder or use --force-new") from None
-        changes = list(_differences(recorded, json.loads(json.dumps(self.identity, default=str))))
+        changes = list(_differences(recorded, self.identity))
         if changes:
             shown = "; ".join(changes[:4]) + (f"; and {len(changes) - 4} more" if len(changes) > 4 else "")
             raise ResultsError(
@@ -368,13 +393,17 @@ class Folder:
         """A store of chunks for one sweep, under ``chunks/NAME``."""
         return Store(self, name)
 
+    @staticmethod
+    def _inside(name: str) -> str:
+        return "/".join(checked_name(part) for part in name.split("/"))
+
     def write(self, name: str, content: bytes) -> None:
-        """Write and enter one file."""
-        self.enter(name, write_bytes(self.path / name, content))
+        """Write and enter one file; ``name`` may hold folders (``figures/loss.png``), else as `checked_name`."""
+        self.enter(name, write_bytes(self.path / self._inside(name), content))
 
     def write_tree(self, name: str, tree: xr.DataTree) -> None:
         """Write and enter the labelled results."""
-        self.enter(name, write_tree(self.path / name, tree))
+        self.enter(name, write_tree(self.path / self._inside(name), tree))
 
     def write_figures(self, figures: Mapping[str, Figure]) -> None:
         """Write each figure as PNG and SVG and enter both."""
@@ -429,7 +458,7 @@ def markdown_table(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table."""
     header = [field.capitalize() for field in Row._fields]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
@@ -445,7 +474,8 @@ def print_rows(rows: Iterable[Row], title: str, file: Any = None, width: int | N
     for row in rows:
         seeds = f"\n{row.seeds} seeds" if row.seeds else ""
         table.add_row(row.claim, row.measured, row.interval + seeds, row.published, row.verdict)
-    console = Console(file=file or sys.stdout, width=width)
+    # No markup: "[nan, nan]" is an interval, not a style.
+    console = Console(file=file or sys.stdout, width=width, markup=False, emoji=False)
     if width is None and not console.is_terminal:
-        console = Console(file=file or sys.stdout, width=120)
+        console = Console(file=file or sys.stdout, width=120, markup=False, emoji=False)
     console.print(table)

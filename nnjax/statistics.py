@@ -95,9 +95,11 @@ def verdict(
         return "reproduced" if inside else "not reproduced" if outside else "inconclusive"
     side = np.sign(published - baseline)
     effect = t_interval(side * (samples - baseline), 0.95)
+    beyond, short = gap.low > tolerance, gap.high < -tolerance
+    if side < 0:
+        beyond, short = short, beyond
     if effect.low <= 0:
-        return "not reproduced" if effect.high < side * (published - baseline) - tolerance else "inconclusive"
+        return "not reproduced" if short else "inconclusive"
     if inside:
         return "reproduced"
-    beyond = gap.low > tolerance if side > 0 else gap.high < -tolerance
     return "better" if beyond else "direction only"

@@ -87,10 +87,10 @@ class Chunk:
         return cls(static, lanes, tuple(value["positions"]), value["identity"])
 
 
-Executor = Callable[[Callable[[Chunk], dict[str, np.ndarray]], Sequence[Chunk]], Iterable[tuple[Chunk, dict]]]
+Executor = Callable[["Work", Sequence[Chunk]], Iterable[tuple[Chunk, dict[str, np.ndarray]]]]
 
 
-def serial(work: Callable[[Chunk], dict[str, np.ndarray]], chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, dict]]:
+def serial(work: Work, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, dict[str, np.ndarray]]]:
     """The default executor: one chunk after the other in this process."""
     for chunk in chunks:
         yield chunk, work(chunk)
@@ -197,9 +197,9 @@ def _column(values: Sequence) -> np.ndarray:
     return array.astype(np.int32) if array.dtype.kind in "iu" else array
 
 
-def _bind(run: Run, key: Key, seeded: bool, static: Mapping[str, Any]) -> Callable[..., dict[str, Array]]:
+def _bind(run: Run, impl: str, seeded: bool, static: Mapping[str, Any]) -> Callable[..., dict[str, Array]]:
     def lane(hparams: dict[str, Array], key_data: Array, data: PyTree) -> dict[str, Array]:
-        lane_key = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(key))
+        lane_key = jax.random.wrap_key_data(key_data, impl=impl)
         if seeded:
             lane_key = jax.random.fold_in(lane_key, hparams["seed"])
         metrics = run(lane_key, hparams, data, **static)
@@ -246,7 +246,7 @@ def _trace_cost(
     hparams = {name: jax.ShapeDtypeStruct((), _column(grid.axes[name]).dtype) for name in names}
     key_data = jax.eval_shape(jax.random.key_data, key)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), data)
-    lane = _bind(run, key, "seed" in grid.axes, static)
+    lane = _bind(run, str(jax.random.key_impl(key)), "seed" in grid.axes, static)
     trace = jax.make_jaxpr(lane)(hparams, key_data, shapes)
     results = sum(math.prod(a.shape) * a.dtype.itemsize for a in trace.out_avals)
     return estimate.work_of(trace), estimate.peak_bytes(trace), results
@@ -416,75 +416,85 @@ def _identity(name: str, run: Run, key: Key, data: PyTree, devices: Sequence[Any
 # Running
 
 
-class _Engine:
-    """Compiles and runs the chunks of one sweep."""
+class Work:
+    """What an executor calls: ``work(chunk) -> {name: (lanes, ...)}``, for any chunk of one program.
 
-    def __init__(self, run: Run, key: Key, data: PyTree, seeded: bool, budget: int, monitor: Monitor):
-        self.run, self.key, self.seeded, self.budget, self.monitor = run, key, seeded, budget, monitor
-        self.devices = jax.local_devices()
-        self.mesh = Mesh(np.array(self.devices), ("lanes",))
-        self.split = NamedSharding(self.mesh, PartitionSpec("lanes"))
-        everywhere = NamedSharding(self.mesh, PartitionSpec())
-        self.data = jax.device_put(data, everywhere)
-        self.key_data = jax.device_put(jax.random.key_data(key), everywhere)
+    It can be pickled (where ``run`` and ``data`` can) and sent to another process, which compiles the program for
+    its own devices at the first chunk. `sweep` makes it.
+    """
 
-    def columns(self, chunk: Chunk) -> dict[str, Array]:
-        return {name: jax.device_put(_column(values), self.split) for name, values in chunk.lanes.items()}
+    def __init__(self, run: Run, key: Key, data: PyTree, *, seeded: bool, side: int, float64: bool):
+        self.run, self.seeded, self.side, self.float64 = run, seeded, side, float64
+        self.key_data, self.impl = np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key))
+        self.data = jax.tree.map(np.asarray, data)
+        self.monitor: Monitor | None = None
+        self._compiled: Any = None
 
-    def compile(self, chunk: Chunk, width: int) -> Any:
-        lane = _bind(self.run, self.key, self.seeded, chunk.static)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_compiled": None, "monitor": None}
 
-        def lanes(columns: dict[str, Array], key_data: Array, data: PyTree) -> dict[str, Array]:
-            return jax.lax.map(lambda hparams: lane(hparams, key_data, data), columns, batch_size=width)
-
-        if width == 1:
-
-            def lanes(columns: dict[str, Array], key_data: Array, data: PyTree) -> dict[str, Array]:
-                return jax.lax.map(lambda hparams: lane(hparams, key_data, data), columns)
-
-        if len(self.devices) > 1:
-            here, whole = PartitionSpec("lanes"), PartitionSpec()
-            lanes = jax.shard_map(
-                lanes, mesh=self.mesh, in_specs=(here, whole, whole), out_specs=here, check_vma=False
-            )
-        start = time.perf_counter()
-        compiled = jax.jit(lanes).lower(self.columns(chunk), self.key_data, self.data).compile()
-        self.monitor.spend("compile", time.perf_counter() - start)
-        self.monitor.count("programs")
-        return compiled
-
-    def fits(self, compiled: Any) -> bool:
-        memory = compiled.memory_analysis()
-        if memory is None:
-            return True
-        used = getattr(memory, "temp_size_in_bytes", 0) + getattr(memory, "output_size_in_bytes", 0)
-        return used <= self.budget
-
-    def one_blas_thread_a_device(self) -> contextlib.AbstractContextManager:
-        # LAPACK calls from several devices at once, each on all cores, wait for one another: measured, eigendecompositions
-        # of 100 x 100 from two devices took 60 times as long on two cores.
-        if len(self.devices) == 1 or self.devices[0].platform != "cpu":
-            return contextlib.nullcontext()
-        return threadpoolctl.threadpool_limits(1, user_api="blas")
-
-    def work(self, compiled: Any) -> Callable[[Chunk], dict[str, np.ndarray]]:
-        def compute(chunk: Chunk) -> dict[str, np.ndarray]:
+    def __call__(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        """Results of the chunk's real lanes."""
+        with jax.enable_x64(self.float64):
+            if self._compiled is None:
+                self.compile(chunk)
             start = time.perf_counter()
+            program, place = self._compiled
             try:
-                with self.one_blas_thread_a_device():
-                    metrics = jax.device_get(compiled(self.columns(chunk), self.key_data, self.data))
+                with _one_blas_thread_a_device(place.mesh.size):
+                    metrics = jax.device_get(program(self._columns(chunk, place), *self._placed(place)))
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
-                lanes = len(next(iter(chunk.lanes.values())))
                 raise MemoryError(
-                    f"out of memory with {lanes} lanes at once; pass width={max(1, lanes // 4)} or less to sweep"
+                    f"out of memory with {self.side} lanes side by side; pass width={max(1, self.side // 4)} to sweep"
                 ) from error
+        if self.monitor:
             self.monitor.spend("run", time.perf_counter() - start)
-            real = len(chunk.positions)
-            return {name: np.asarray(value)[:real] for name, value in metrics.items()}
+        return {name: np.asarray(value)[: len(chunk.positions)] for name, value in metrics.items()}
 
-        return compute
+    def compile(self, chunk: Chunk) -> int:
+        """Compile for chunks like this one; returns the bytes that it will use on a device."""
+        devices = jax.local_devices()
+        lanes = len(next(iter(chunk.lanes.values())))
+        used = max(d for d in range(1, len(devices) + 1) if lanes % d == 0)
+        mesh = Mesh(np.array(devices[:used]), ("lanes",))
+        place = NamedSharding(mesh, PartitionSpec("lanes"))
+        start = time.perf_counter()
+        lowered = jax.jit(self._program(chunk, mesh)).lower(self._columns(chunk, place), *self._placed(place))
+        compiled = lowered.compile()
+        if self.monitor:
+            self.monitor.spend("compile", time.perf_counter() - start)
+            self.monitor.count("programs")
+        self._compiled = compiled, place
+        memory = compiled.memory_analysis()
+        return sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in ("temp", "output"))
+
+    def _program(self, chunk: Chunk, mesh: Mesh) -> Callable[..., dict[str, Array]]:
+        lane = _bind(self.run, self.impl, self.seeded, chunk.static)
+        side = None if self.side == 1 else self.side
+
+        def lanes(columns: dict[str, Array], key_data: Array, data: PyTree) -> dict[str, Array]:
+            return jax.lax.map(lambda hparams: lane(hparams, key_data, data), columns, batch_size=side)
+
+        if mesh.size == 1:
+            return lanes
+        here, whole = PartitionSpec("lanes"), PartitionSpec()
+        return jax.shard_map(lanes, mesh=mesh, in_specs=(here, whole, whole), out_specs=here, check_vma=False)
+
+    def _columns(self, chunk: Chunk, place: NamedSharding) -> dict[str, Array]:
+        return {name: jax.device_put(_column(values), place) for name, values in chunk.lanes.items()}
+
+    def _placed(self, place: NamedSharding) -> tuple[Array, PyTree]:
+        return jax.device_put((self.key_data, self.data), NamedSharding(place.mesh, PartitionSpec()))
+
+
+def _one_blas_thread_a_device(devices: int) -> contextlib.AbstractContextManager:
+    # LAPACK calls from several devices at once, each on all cores, wait for one another: measured, eigendecompositions
+    # of 100 x 100 from two devices took 60 times as long on two cores.
+    if devices == 1 or jax.default_backend() != "cpu":
+        return contextlib.nullcontext()
+    return threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
 def sweep(
@@ -547,14 +557,21 @@ def sweep(
         )  # fmt: skip
         grid = _Grid(axes, static, padded)
         devices = jax.local_devices()
-        identity = _identity(name, run, key, data, devices)
-        engine = _Engine(run, key, data, "seed" in grid.axes, memory_budget or _default_budget(devices), monitor)
+
+        def make_work(side: int) -> Work:
+            double = bool(jax.config.jax_enable_x64)
+            work = Work(run, key, data, seeded="seed" in grid.axes, side=side, float64=double)
+            work.monitor = monitor
+            return work
+
+        session = _Session(
+            _identity(name, run, key, data, devices), make_work, len(devices),
+            memory_budget or _default_budget(devices), chunk_seconds, store, monitor, executor,
+        )  # fmt: skip
         monitor.begin(name, blueprint.run_seconds + blueprint.compile_seconds)
         collected: dict[str, np.ndarray] = {}
         for program in blueprint.programs:
-            for chunk, arrays in _run_program(
-                program, engine, blueprint.width, chunk_seconds, identity, store, monitor, executor
-            ):
+            for chunk, arrays in _run_program(program, blueprint.width, session):
                 _collect(collected, chunk, arrays, math.prod(grid.shape))
         monitor.end()
     if "diverged" not in collected:
@@ -587,50 +604,58 @@ def _label(
     return xr.Dataset(variables, labels, attributes)
 
 
-def _run_program(
-    program: Program,
-    engine: _Engine,
-    width: int,
-    chunk_seconds: float,
-    identity: str,
-    store: Store | None,
-    monitor: Monitor,
-    executor: Executor,
-) -> Iterator[tuple[Chunk, dict[str, np.ndarray]]]:
+@dataclass(frozen=True)
+class _Session:
+    """What the programs of one sweep have in common."""
+
+    identity: str
+    make_work: Callable[[int], Work]
+    devices: int
+    budget: int
+    chunk_seconds: float
+    store: Store | None
+    monitor: Monitor
+    executor: Executor
+
+
+def _run_program(program: Program, width: int, session: _Session) -> Iterator[tuple[Chunk, dict[str, np.ndarray]]]:
     """Every chunk of one program: from the store, or computed and stored; narrower where memory is short."""
-    devices = len(engine.devices)
-    share = program.lane_seconds / devices
-    compile_share = estimate.machine(engine.devices[0].platform).compile_seconds
+    store, monitor = session.store, session.monitor
+    share = program.lane_seconds / session.devices
     while True:
-        side, rounds = _layout(len(program.positions), devices, width, program.lane_seconds, chunk_seconds)
-        chunks = _cut(program, side * rounds * devices, identity)
+        side, rounds = _layout(
+            len(program.positions), session.devices, width, program.lane_seconds, session.chunk_seconds
+        )
+        chunks = _cut(program, side * rounds * session.devices, session.identity)
         stored = {c.identity: store.load(c.identity) if store else None for c in chunks}
         missing = [c for c in chunks if stored[c.identity] is None]
         if not missing:
             break
-        compiled = engine.compile(missing[0], side)
-        if engine.fits(compiled):
+        work = session.make_work(side)
+        needed = work.compile(missing[0])
+        if needed <= session.budget:
             break
         if side == 1:
             raise MemoryError(
-                f"one lane of {program.static or 'this sweep'} needs more than the memory budget of "
-                f"{engine.budget / 2**20:.0f} MiB a device; raise memory_budget or make the run smaller"
+                f"one lane of {program.static or 'this sweep'} needs {needed / 2**20:.0f} MiB a device and the budget is "
+                f"{session.budget / 2**20:.0f} MiB; raise memory_budget or make the run smaller"
             )
         width = max(1, side // 2)
-    monitor.advance(compile_share)
+    monitor.advance(estimate.machine().compile_seconds)
     for chunk in chunks:
         found = stored[chunk.identity]
         if found is not None:
             monitor.count("resumed")
             monitor.advance(share * len(chunk.positions))
             yield chunk, found
-    if missing:
-        for chunk, arrays in executor(engine.work(compiled), missing):
-            if store:
-                store.save(chunk.identity, arrays, {"lanes": len(chunk.positions), "static": chunk.static})
-            monitor.count("chunks")
-            monitor.advance(share * len(chunk.positions))
-            yield chunk, arrays
+    if not missing:
+        return
+    for chunk, arrays in session.executor(work, missing):
+        if store:
+            store.save(chunk.identity, arrays, {"lanes": len(chunk.positions), "static": chunk.static})
+        monitor.count("chunks")
+        monitor.advance(share * len(chunk.positions))
+        yield chunk, arrays
 
 
 def _collect(collected: dict[str, np.ndarray], chunk: Chunk, arrays: dict[str, np.ndarray], lanes: int) -> None:

@@ -184,7 +184,7 @@ def _schedule(config: Config, n: int) -> _Schedule:
     return _Schedule(n, batch, batches, steps, stops, math.gcd(*stops, steps), at_start)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Train:
     """A run made by `make_train`: call it, or take it step by step with ``start``, ``advance``, ``finish``.
 
@@ -216,7 +216,7 @@ class Train:
 
     def start(self, key: Key, hparams: Any, data: Mapping[str, tuple]) -> State:
         """The state before the first update."""
-        schedule = self._schedule(data)
+        schedule, data = self._schedule(data), jax.tree.map(jnp.asarray, data)
         init_key, run_key = jax.random.split(key)
         params, stats = self.network.init(init_key, data["train"][0][:1])
         names = [*(f"{split}_{metric}" for split in data for metric in self.metrics), "running_loss"]
@@ -240,8 +240,8 @@ class Train:
 
     def advance(self, state: State, hparams: Any, data: Mapping[str, tuple], ticks: int | None = None) -> State:
         """``ticks`` more pieces (default: all). Pure; ``ticks`` is static."""
-        schedule = self._schedule(data)
-        stops = jnp.zeros(schedule.steps + 1, bool).at[jnp.asarray(schedule.stops)].set(True)
+        schedule, data = self._schedule(data), jax.tree.map(jnp.asarray, data)
+        stops = jnp.asarray(schedule.stops, jnp.int32)
         every_tick = len(schedule.stops) == schedule.steps // schedule.tick
 
         def tick(state: State) -> State:
@@ -250,7 +250,8 @@ class Train:
             )
             if every_tick:
                 return self._evaluate(state, data)
-            return jax.lax.cond(stops[state.step], lambda s: self._evaluate(s, data), lambda s: s, state)
+            due = state.step == stops[state.evaluation - schedule.at_start]
+            return jax.lax.cond(due, lambda s: self._evaluate(s, data), lambda s: s, state)
 
         def unless_stopped(state: State, _: None) -> tuple[State, None]:
             if self.config.patience is None:

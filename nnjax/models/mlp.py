@@ -58,11 +58,14 @@ def padded_mlp(model: MLP, widths: Sequence[Array | int]) -> Network:
       widths: living units of each hidden layer; may be traced.
 
     Raises:
-      ValueError: another number of widths than layers, activation(0) != 0, or an initializer whose
-        variance at the true width is not known.
+      ValueError: another number of widths than layers, a (not traced) width outside the allocation,
+        activation(0) != 0, or an initializer whose variance at the true width is not known.
     """
     if len(widths) != len(model.features):
         raise ValueError(f"widths={list(widths)} must name one width for each of the {len(model.features)} layers")
+    for width, size in zip(widths, model.features, strict=True):
+        if isinstance(width, int | np.integer) and not 1 <= width <= size:
+            raise ValueError(f"widths={list(widths)} must lie between 1 and the allocation, {tuple(model.features)}")
     with jax.ensure_compile_time_eval():
         at_zero = float(jax.jit(model.activation)(np.zeros((), np.float32)))
     if at_zero != 0:

@@ -1,0 +1,424 @@
+"""Sweeps: right numbers in the right place, whatever the strategy, the chunks, the devices or the interruptions."""
+
+import functools
+import itertools
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nnjax import estimate, losses, models, results
+from nnjax.monitor import Monitor, ProgressBar
+from nnjax.sweep import Chunk, _layout, plan, sweep
+from nnjax.train import Config, make_train
+
+KEY = jax.random.key(7)
+
+
+def polynomial(key, hparams, data, *, degree=1):
+    """Two numbers that say which lane they belong to."""
+    drawn = jax.random.normal(key)
+    return {"value": hparams["a"] ** degree + 10 * hparams["b"], "drawn": drawn, "curve": data * hparams["a"]}
+
+
+def padded_sum(key, hparams, data, *, width):
+    alive = jnp.arange(width) < hparams["width"]
+    return {"sum": jnp.sum(jnp.where(alive, data[:width], 0.0)) * hparams["a"]}
+
+
+AXES = {"a": [1.0, 2.0, 3.0], "b": [0, 1], "seed": [3, 5]}
+DATA = jnp.arange(4.0)
+
+
+def _run(axes=AXES, run=polynomial, **options):
+    return sweep(run, axes, key=KEY, data=DATA, dims={"curve": ("time",)}, coords={"time": [0, 1, 2, 3]}, **options)
+
+
+def test_every_lane_is_where_its_coordinates_say():
+    found = _run()
+    assert dict(found.sizes) == {"a": 3, "b": 2, "seed": 2, "time": 4}
+    assert found["curve"].dims == ("a", "b", "seed", "time")
+    for a, b, seed in itertools.product(*AXES.values()):
+        lane = found.sel(a=a, b=b, seed=seed)
+        assert float(lane["value"]) == a + 10 * b
+        np.testing.assert_array_equal(lane["curve"], np.arange(4.0) * a)
+        assert float(lane["drawn"]) == float(jax.random.normal(jax.random.fold_in(KEY, seed)))
+    assert not found["diverged"].any()
+
+
+def test_the_seed_alone_selects_the_key_and_more_values_change_no_lane():
+    few = _run({"a": [1.0], "b": [0], "seed": [0, 1]})
+    many = _run({"a": [2.0, 1.0], "b": [0, 4], "seed": [4, 1, 0]})
+    for seed in (0, 1):
+        np.testing.assert_array_equal(few["drawn"].sel(seed=seed).values[0, 0], many["drawn"].sel(seed=seed).values)
+    unseeded = _run({"a": [1.0, 2.0], "b": [0]})
+    np.testing.assert_array_equal(unseeded["drawn"], float(jax.random.normal(KEY)))
+
+
+def test_static_axes_are_compiled_one_by_one_and_labelled():
+    monitor = Monitor()
+    found = _run({"degree": [1, 3], **AXES}, static=("degree",), monitor=monitor)
+    assert monitor.counts["programs"] == 2
+    assert found["value"].dims == ("degree", "a", "b", "seed")
+    assert float(found["value"].sel(degree=3, a=2.0, b=1, seed=5)) == 18.0
+
+    def named(key, hparams, data, *, kind):
+        return {"length": jnp.asarray(len(kind) + hparams["a"])}
+
+    words = sweep(named, {"kind": ["relu", "fourier"], "a": [0.5]}, key=KEY, static=("kind",))
+    assert words["length"].sel(kind="fourier").item() == 7.5
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, None])
+def test_width_and_chunks_change_no_number(width):
+    whole = _run()
+    cut = _run(width=width, chunk_seconds=1e-12)
+    for name in ("value", "drawn", "curve"):
+        np.testing.assert_array_equal(whole[name], cut[name])
+
+
+def test_float64_is_local_to_the_sweep():
+    def third(key, hparams, data):
+        return {"third": hparams["a"] / 3}
+
+    double = sweep(third, {"a": [1.0]}, key=KEY, float64=True)
+    single = sweep(third, {"a": [1.0]}, key=KEY)
+    assert double["third"].dtype == np.float64
+    assert double["third"].item() == 1 / 3
+    assert single["third"].dtype == np.float32
+    assert jnp.ones(1).dtype == jnp.float32
+
+
+# Strategies
+
+
+def mlp_lane(key, hparams, data, *, width, steps):
+    network = models.padded_mlp(models.MLP((width,), classes=10), [hparams["width"]])
+    config = Config(steps=steps, batch_size=50, evaluate_every=steps)
+    metrics = {"loss": losses.cross_entropy}
+    run = make_train(network, losses.cross_entropy, lambda h: optax.adam(1e-3), config, metrics=metrics)
+    return {"loss": run(key, hparams, data).history["train_loss"][-1]}
+
+
+def test_pad_bucket_and_loop_agree_after_300_steps():
+    rng = np.random.default_rng(0)
+    data = {"train": (rng.normal(size=(200, 64)).astype("float32"), rng.integers(0, 10, 200).astype("int32"))}
+    axes = {"width": [3, 8, 17, 32], "seed": [0, 1]}
+    run = functools.partial(mlp_lane, steps=300)
+    found, programs = {}, {}
+    for strategy in ("loop", "pad", "bucket", "auto"):
+        monitor = Monitor()
+        options = {"key": KEY, "data": data, "padded": "width", "strategy": strategy, "monitor": monitor}
+        found[strategy] = sweep(run, axes, **options)["loss"].values
+        programs[strategy] = monitor.counts["programs"]
+    assert programs["loop"] == 4
+    assert programs["pad"] == 1
+    assert programs["bucket"] in (2, 3)
+    for strategy in ("pad", "bucket", "auto"):
+        np.testing.assert_allclose(found[strategy], found["loop"], rtol=1e-5, atol=1e-5)
+    assert found["loop"].std() > 1e-3  # the lanes differ, so agreeing says something
+
+
+def test_auto_takes_the_cheapest_grouping_of_the_model(monkeypatch):
+    axes = {"a": [1.0], "width": [2, 4, 8, 16, 32, 64], "seed": list(range(40))}
+
+    def big(key, hparams, data, *, width):
+        return {"sum": jnp.sum(jnp.ones((width, 2000)) @ jnp.ones((2000, 50))) * hparams["a"]}
+
+    options = {"key": KEY, "data": DATA, "padded": "width"}
+    sizes = {}
+    for compile_seconds in (1e-9, 1e-3, 1e9):
+        monkeypatch.setitem(estimate.MACHINES, "cpu", estimate.MACHINES["cpu"]._replace(compile_seconds=compile_seconds))
+        plans = {s: plan(big, axes, strategy=s, **options) for s in ("auto", "loop", "pad", "bucket")}
+        totals = {s: p.compile_seconds + p.run_seconds for s, p in plans.items()}
+        assert totals["auto"] <= min(totals.values()) * 1.0001
+        sizes[compile_seconds] = len(plans["auto"].programs)
+    assert sizes[1e-9] == 6  # compiling is free: one program a width
+    assert sizes[1e9] == 1
+    again = plan(big, axes, strategy="auto", **options)
+    assert again == plan(big, axes, strategy="auto", **options)
+    assert "240 lanes" in str(again)
+
+
+def test_padded_lanes_get_their_own_size_and_the_allocation():
+    axes = {"width": [1, 2, 4], "a": [1.0, 10.0]}
+    for strategy in ("loop", "pad", "bucket", "auto"):
+        found = sweep(padded_sum, axes, key=KEY, data=DATA, padded="width", strategy=strategy)
+        np.testing.assert_array_equal(found["sum"], np.outer([0, 1, 6], [1, 10]))
+
+
+@pytest.mark.parametrize(("lanes", "devices", "width"), [(1, 2, 8), (5, 2, 8), (16, 2, 8), (17, 2, 8), (100, 4, 8), (7, 1, 3)])
+def test_layout_wastes_less_than_a_row_of_lanes(lanes, devices, width):
+    side, rounds = _layout(lanes, devices, width, 1.0, 1e9)
+    assert side <= width
+    assert lanes <= side * rounds * devices < lanes + devices * (rounds + 1)
+
+
+# Divergence
+
+
+def _explosive(key, hparams, data):
+    network = models.network(models.MLP((8,), classes=2))
+    run = make_train(network, losses.cross_entropy, lambda h: optax.sgd(h["lr"]), Config(steps=20))
+    return {"loss": run(key, hparams, data).history["train_loss"]}
+
+
+def test_a_diverging_lane_is_marked_and_touches_no_neighbour():
+    rng = np.random.default_rng(0)
+    data = {"train": (rng.normal(size=(32, 4)).astype("float32"), rng.integers(0, 2, 32).astype("int32"))}
+    monitor = Monitor()
+    calm = sweep(_explosive, {"lr": [0.1, 0.2, 0.3, 0.4], "seed": [0, 1]}, key=KEY, data=data)
+    wild = sweep(_explosive, {"lr": [0.1, 0.2, float("inf"), 0.4], "seed": [0, 1]}, key=KEY, data=data, monitor=monitor)
+    np.testing.assert_array_equal(wild["diverged"], [[False] * 2, [False] * 2, [True] * 2, [False] * 2])
+    for rate in (0, 1, 3):
+        np.testing.assert_array_equal(calm["loss"][rate], wild["loss"][rate])
+    assert monitor.counts["diverged"] == 2
+    assert not np.isfinite(wild["loss"].values[2]).all()
+
+
+def test_a_run_may_say_itself_what_diverged():
+    def run(key, hparams, data):
+        return {"risk": jnp.inf * hparams["a"], "diverged": hparams["a"] > 1}
+
+    found = sweep(run, {"a": [1.0, 2.0]}, key=KEY)
+    np.testing.assert_array_equal(found["diverged"], [False, True])
+
+
+# Chunks, stores, executors
+
+
+def _folder(path):
+    return results.Folder(path, {"test": "sweep"})
+
+
+def test_finished_chunks_are_found_and_not_computed_again(tmp_path):
+    options = {"width": 2, "chunk_seconds": 1e-12}
+    first, second, third = Monitor(), Monitor(), Monitor()
+    with _folder(tmp_path) as folder:
+        whole = _run(store=folder.store("s"), monitor=first, **options)
+        again = _run(store=folder.store("s"), monitor=second, **options)
+        chunks = sorted((tmp_path / "chunks" / "s").iterdir())
+        content = bytearray(chunks[1].read_bytes())
+        content[len(content) // 2] ^= 8
+        chunks[1].write_bytes(content)
+        mended = _run(store=folder.store("s"), monitor=third, **options)
+        other = Monitor()
+        sweep(polynomial, AXES, key=jax.random.key(8), data=DATA, store=folder.store("s"), monitor=other, **options)
+        moved = Monitor()
+        sweep(polynomial, AXES, key=KEY, data=DATA + 1, store=folder.store("s"), monitor=moved, **options)
+    assert first.counts["chunks"] == 3
+    assert (second.counts["chunks"], second.counts["resumed"], second.counts["programs"]) == (0, 3, 0)
+    assert (third.counts["chunks"], third.counts["resumed"]) == (1, 2)
+    assert other.counts["resumed"] == moved.counts["resumed"] == 0  # another key, other data: other chunks
+    for found in (again, mended):
+        np.testing.assert_array_equal(whole["curve"], found["curve"])
+
+
+def test_identity_of_a_partial_run_holds_its_values_and_no_address(tmp_path):
+    counts = []
+    with _folder(tmp_path) as folder:
+        for degree in (2, 2, 3):
+            monitor = Monitor()
+            run = functools.partial(polynomial, degree=degree)
+            sweep(run, AXES, key=KEY, data=DATA, store=folder.store("s"), monitor=monitor)
+            counts.append(monitor.counts["resumed"])
+    assert counts == [0, 1, 0]
+
+
+def test_chunks_can_be_farmed_out():
+    """A chunk as JSON and the work as a pickle are all that another process needs."""
+
+    def elsewhere(work, chunks):
+        for chunk in reversed(chunks):
+            copy = pickle.loads(pickle.dumps(work))
+            yield chunk, copy(Chunk.from_json(chunk.to_json()))
+
+    far = _run(executor=elsewhere, width=2, chunk_seconds=1e-12)
+    near = _run(width=2, chunk_seconds=1e-12)
+    for name in near.data_vars:
+        np.testing.assert_array_equal(near[name], far[name])
+    chunk = Chunk({"kind": "relu", "shape": (3, 4)}, {"a": (1.0, 2.0)}, (0, 1), "name")
+    assert Chunk.from_json(chunk.to_json()) == chunk
+
+
+KILLED = """
+    import sys, time
+    import jax
+    jax.config.update("jax_num_cpu_devices", 2)
+    import jax.numpy as jnp
+    from nnjax import results
+    from nnjax.monitor import Monitor
+    from nnjax.sweep import sweep
+
+    def run(key, hparams, data):
+        step = lambda x, _: (jnp.tanh(x @ x / 8 + hparams["a"]), None)
+        x = jax.lax.scan(step, jax.random.normal(key, (60, 60)), length=300)[0]
+        return {"x": x[:3, :3]}
+
+    if __name__ == "__main__":
+        monitor = Monitor()
+        with results.Folder(sys.argv[1], {"test": "kill"}) as folder:
+            print("started", flush=True)
+            found = sweep(run, {"a": [0.1, 0.2, 0.3, 0.4], "seed": range(8)}, key=jax.random.key(0), width=1,
+                          chunk_seconds=1e-12, store=folder.store("s"), monitor=monitor)
+            print(monitor.counts["chunks"], monitor.counts["resumed"], float(abs(found.x).sum()).hex(), flush=True)
+"""
+
+
+def test_a_killed_sweep_resumes_to_the_same_numbers(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(KILLED))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+
+    def start(folder):
+        return subprocess.Popen(
+            [sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    whole = start(tmp_path / "whole").communicate(timeout=120)[0].split()
+    assert whole[1:3] == ["16", "0"]
+    process = start(tmp_path / "killed")
+    stored = tmp_path / "killed" / "chunks" / "s"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (not stored.is_dir() or len(list(stored.glob("*.npz"))) < 2):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    left = len(list(stored.glob("*.npz")))
+    assert 2 <= left < 16, "the kill must fall in mid-sweep for this test to say anything"
+    resumed = start(tmp_path / "killed").communicate(timeout=120)[0].split()
+    assert int(resumed[1]) + int(resumed[2]) == 16
+    assert int(resumed[2]) >= left - 1  # a chunk written but not yet entered is computed again
+    assert resumed[3] == whole[3]
+
+
+def test_memory_budget_narrows_the_program_and_one_lane_too_large_is_named():
+    def hungry(key, hparams, data):
+        x = jax.random.normal(key, (200, 200))  # 160 kB a lane, and more for its product
+        return {"trace": jnp.trace(x @ x) * hparams["a"]}
+
+    axes = {"a": [1.0, 2.0], "seed": range(16)}
+    wide, narrow = Monitor(), Monitor()
+    a = sweep(hungry, axes, key=KEY, monitor=wide)
+    b = sweep(hungry, axes, key=KEY, monitor=narrow, memory_budget=1_500_000)
+    np.testing.assert_allclose(a["trace"], b["trace"], rtol=1e-4)
+    assert plan(hungry, axes, key=KEY, memory_budget=1_500_000).width < plan(hungry, axes, key=KEY).width
+    with pytest.raises(MemoryError, match="raise memory_budget"):
+        sweep(hungry, axes, key=KEY, memory_budget=1000)
+
+
+SCRIPT = """
+    import sys
+    import jax
+    jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+    import jax.numpy as jnp
+    from nnjax.sweep import sweep
+    def run(key, hparams, data):
+        x = jax.random.normal(key, (40, 40))
+        return {"x": jnp.linalg.eigvalsh(x + x.T)[:3] * hparams["a"]}
+    found = sweep(run, {"a": [1.0, 2.0], "seed": range(5)}, key=jax.random.key(0))
+    print(jax.local_device_count(), *[f"{v:.9g}" for v in found.x.values.ravel()])
+"""
+
+
+def test_one_two_and_four_devices_agree():
+    outputs = []
+    for devices in (1, 2, 4):
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT), str(devices)], capture_output=True,
+                              text=True, check=True, timeout=120)  # fmt: skip
+        count, *numbers = done.stdout.split()
+        assert int(count) == devices
+        outputs.append(np.array(numbers, float))
+    for other in outputs[1:]:
+        np.testing.assert_allclose(other, outputs[0], rtol=1e-5, atol=1e-5)
+
+
+def test_use_all_cores_before_and_after_the_backend_starts():
+    code = """
+        import os, jax
+        from nnjax.sweep import use_all_cores
+        assert use_all_cores() == os.cpu_count()
+        assert jax.local_device_count() == os.cpu_count()
+        use_all_cores()  # again is harmless
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=120)
+    late = """
+        import jax
+        from nnjax.sweep import use_all_cores
+        jax.config.update("jax_num_cpu_devices", 1)
+        jax.devices()
+        try:
+            use_all_cores()
+        except ValueError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(late)], check=True, timeout=120,
+                          capture_output=True, text=True)  # fmt: skip
+    assert "before anything is computed" in done.stdout or os.cpu_count() == 1
+
+
+def test_progress_is_told(capsys):
+    with ProgressBar() as bar:
+        _run(monitor=bar, name="told")
+    assert "told: compile" in capsys.readouterr().err
+    assert bar.seconds["compile"] > 0
+    assert bar.seconds["run"] > 0
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("axes", "options", "message"),
+    [
+        ({}, {}, "axes is empty"),
+        ({"a": []}, {}, "'a' has no values"),
+        ({"a": [1, 1]}, {}, "names a value twice"),
+        ({"a": ["x"]}, {}, "not numbers"),
+        ({"a": [1]}, {"static": ("b",)}, "'b' is named static"),
+        ({"a": [1]}, {"padded": "width"}, "'width' is named static or padded"),
+        ({"width": [0, 1]}, {"padded": "width"}, "positive integers"),
+        ({"width": [1.5]}, {"padded": "width"}, "positive integers"),
+        ({"a": [1]}, {"strategy": "best"}, "strategy='best'"),
+    ],
+)
+def test_bad_axes_are_named(axes, options, message):
+    with pytest.raises(ValueError, match=message):
+        sweep(polynomial, axes, key=KEY, **options)
+
+
+def test_bad_runs_are_named():
+    def nested(key, hparams, data):
+        return {"a": {"b": hparams["a"]}}
+
+    with pytest.raises(ValueError, match="flat dict"):
+        sweep(nested, {"a": [1.0]}, key=KEY)
+
+    def ragged(key, hparams, data, *, n):
+        return {"x": jnp.zeros(n)}
+
+    with pytest.raises(ValueError, match="one shape"):
+        sweep(ragged, {"n": [2, 3], "a": [1.0]}, key=KEY, static=("n",))
+    with pytest.raises(ValueError, match="own shape"):
+        sweep(polynomial, AXES, key=KEY, data=DATA, dims={"curve": ("time", "more")})
+
+
+def test_result_survives_a_file(tmp_path):
+    import xarray as xr
+
+    found = _run()
+    results.write_tree(tmp_path / "r.nc", xr.DataTree.from_dict({"panel": found}))
+    back = results.read_tree(tmp_path / "r.nc")["panel"].to_dataset()
+    xr.testing.assert_identical(back, found)
+    assert json.loads(back.attrs["programs"]) == [{}]
