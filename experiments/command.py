@@ -15,6 +15,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import stat
 import sys
@@ -27,7 +28,7 @@ from typing import Any, NoReturn
 DEFAULT_OUT = Path("results")
 
 
-class _Usage(Exception):
+class BadInput(ValueError):
     """A mistake in what the user gave; its text is the one sentence that is printed."""
 
 
@@ -54,11 +55,11 @@ def main(module: str, argv: list[str] | None = None) -> int:
     study, name = importlib.import_module(module), module.rpartition(".")[2]
     argv = sys.argv[1:] if argv is None else argv
     try:
-        options, config = _parse(study, name, argv)
-    except _Usage as error:
+        options, config = _parse(study, module, argv)
+    except BadInput as error:
         return _fail(name, str(error))
     _prepare_jax()
-    job = _Job(study, name, options, config, argv)
+    job = _Job(study, module, options, config, argv)
     return job.plan() if options.dry_run else job.run()
 
 
@@ -70,16 +71,16 @@ def _fail(name: str, sentence: str) -> int:
 # Options
 
 
-def _parse(study: ModuleType, name: str, argv: list[str]) -> tuple[Options, Any]:
+def _parse(study: ModuleType, module: str, argv: list[str]) -> tuple[Options, Any]:
     import tyro
 
     _check_names(study, argv)
     preset = _value_of("--preset", argv) or Options.preset
     if preset not in study.PRESETS:
-        raise _Usage(_unknown("preset", preset, list(study.PRESETS)))
+        raise BadInput(_unknown("preset", preset, list(study.PRESETS)))
     for number, word in enumerate(argv):
         if word.startswith("-") and number + 1 == len(argv) and word in ("--preset", "--out"):
-            raise _Usage(f"option {word} needs a value")
+            raise BadInput(f"option {word} needs a value")
 
     flat = tyro.conf.OmitArgPrefixes
     Arguments = dataclasses.make_dataclass("Arguments", [("options", flat[Options]), ("study", flat[study.Config])])
@@ -91,7 +92,7 @@ def _parse(study: ModuleType, name: str, argv: list[str]) -> tuple[Options, Any]
                 Arguments,
                 args=argv,
                 default=default,
-                prog=f"python -m experiments.{name}",
+                prog=f"python -m {module}",
                 description=study.__doc__ or "",
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
@@ -99,9 +100,9 @@ def _parse(study: ModuleType, name: str, argv: list[str]) -> tuple[Options, Any]
         if stop.code in (0, None):  # --help
             raise
         sentence = _first_sentence(captured.getvalue()).removeprefix("Error parsing study: ")
-        raise _Usage(sentence) from None
+        raise BadInput(sentence) from None
     except ValueError as error:  # what Config itself refuses
-        raise _Usage(str(error)) from None
+        raise BadInput(str(error)) from None
     return arguments.options, arguments.study
 
 
@@ -111,7 +112,7 @@ def _check_names(study: ModuleType, argv: list[str]) -> None:
     for word in argv:
         bare = word.split("=")[0].replace("_", "-")
         if word.startswith("-") and not re.fullmatch(r"-\.?\d.*", word) and bare not in known:
-            raise _Usage(_unknown("option", word.split("=")[0], known))
+            raise BadInput(_unknown("option", word.split("=")[0], known))
 
 
 def _unknown(kind: str, value: str, known: list[str]) -> str:
@@ -171,9 +172,9 @@ def _prepare_jax() -> None:
 class _Job:
     """One invocation: a study, its configuration, and the folder it fills."""
 
-    def __init__(self, study: ModuleType, name: str, options: Options, config: Any, argv: list[str]):
-        self.study, self.name, self.options, self.config = study, name, options, config
-        self.command = " ".join(["python -m", f"experiments.{name}", *argv])
+    def __init__(self, study: ModuleType, module: str, options: Options, config: Any, argv: list[str]):
+        self.study, self.name, self.options, self.config = study, module.rpartition(".")[2], options, config
+        self.command = shlex.join(["python", "-m", module, *argv])
 
     @property
     def out(self) -> Path:
@@ -191,7 +192,7 @@ class _Job:
 
         try:
             plans = [plan(*call.args, **call.keywords) for call in self.study.sweeps(self.config).values()]
-        except DataError as error:
+        except (DataError, BadInput) as error:
             return _fail(self.name, str(error))
         for each in plans:
             print(each)
@@ -217,7 +218,7 @@ class _Job:
                     print(f"{folder.path} is complete: nothing was left to do")
                     return 0
                 return _Interruptible(lambda: self._fill(folder), self._say_how_to_resume).wait()
-        except (DataError, results.ResultsError, MemoryError) as error:
+        except (DataError, BadInput, results.ResultsError, MemoryError) as error:
             return _fail(self.name, str(error))
         except OSError as error:
             where = f" at {error.filename!r}" if error.filename else ""

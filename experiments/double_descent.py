@@ -53,6 +53,8 @@ WIDE_RATIOS = (2.5, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 RIDGES = (0.0, *(10.0**e for e in range(-7, 0)))
 """Penalties that the tuned curve chooses from, on validation data."""
 
+_PICTURES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar10_jpeg")
+
 LINEAR_TIMES = tuple(float(t) for t in np.geomspace(0.1, 1e4, 26))
 """Training times at which gradient flow is looked at."""
 
@@ -147,6 +149,9 @@ class Config:
         for kind in self.features_kinds:
             if kind not in random_features.KINDS:
                 raise ValueError(f"features_kinds={kind!r} must be among {', '.join(random_features.KINDS)}")
+        for name in ("features_data", "mlp_data", "cnn_data"):
+            if getattr(self, name) not in _PICTURES:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be among {', '.join(_PICTURES)}")
         if self.cnn not in ("", "cnn", "resnet"):
             raise ValueError(f"cnn={self.cnn!r} must be cnn, resnet or empty")
 
@@ -489,7 +494,9 @@ def _pictures(name: str, n: int, config: Config) -> dict[str, np.ndarray]:
     dataset = load(name)
     pool = len(dataset.train.x) - config.validation_n
     if n > pool:
-        raise ValueError(f"{n} training examples are more than the {pool} of {name} beside {config.validation_n} for validation")
+        raise command.BadInput(
+            f"{n} training examples are more than the {pool} of {name} beside {config.validation_n} for validation"
+        )
     size = min(pool, max(n, 4 * max(config.features_n)))
     train, validation = stratified_split(dataset.train.y, [size, config.validation_n], seed=config.seed)
     tests = min(config.test_n, len(dataset.test.x))

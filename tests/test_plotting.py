@@ -137,7 +137,9 @@ def test_log_axis_writes_plain_numbers(axes, which):
     axes.plot([1, 30, 1000], [1, 30, 1000])
     plotting.log_axis(axes, [1, 30, 1000], which)
     axes.figure.canvas.draw()
-    assert (axes.get_xscale(), axes.get_yscale()) == (("log", "linear") if which == "x" else ("linear", "log"))
+    assert (axes.get_xscale(), axes.get_yscale()) == (
+        ("log", "linear") if which == "x" else ("linear", "log")
+    )
     axis = axes.xaxis if which == "x" else axes.yaxis
     assert [label.get_text() for label in axis.get_ticklabels()] == ["1", "30", "1000"]
     assert {label.get_text() for label in axis.get_ticklabels(minor=True)} <= {""}

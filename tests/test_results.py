@@ -37,7 +37,9 @@ def tree(shift=0.0):
         coords={"width": ["small", "large"], "seed": [0, 1, 2]},
         attrs={"data": "digits"},
     )
-    return xr.DataTree.from_dict({"/": xr.Dataset(attrs={"title": "two panels"}), "/nets": loss, "/nets/extra": loss})
+    return xr.DataTree.from_dict(
+        {"/": xr.Dataset(attrs={"title": "two panels"}), "/nets": loss, "/nets/extra": loss}
+    )
 
 
 def names(folder):
@@ -46,7 +48,11 @@ def names(folder):
 
 def python(code, *arguments, **options):
     return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
 
 
@@ -72,7 +78,9 @@ def fail_at(monkeypatch, step, code):
     elif step == "open":
         original = Path.open
         monkeypatch.setattr(
-            Path, "open", lambda self, mode="r", *a, **k: refuse() if "w" in mode else original(self, mode, *a, **k)
+            Path,
+            "open",
+            lambda self, mode="r", *a, **k: refuse() if "w" in mode else original(self, mode, *a, **k),
         )
     else:
         original = Path.open
@@ -158,12 +166,19 @@ def test_checksums_are_of_the_bytes_on_disk_and_equal_arrays_give_equal_bytes(tm
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == sums[-1]
     assert sums[0] == sums[1]
     assert results.write_arrays(tmp_path / "c", ARRAYS | {"loss": ARRAYS["loss"] + 1e-15}) != sums[0]
-    assert results.write_json(tmp_path / "d", {"b": 1, "a": 2}) == results.write_json(tmp_path / "e", {"a": 2, "b": 1})
+    assert results.write_json(tmp_path / "d", {"b": 1, "a": 2}) == results.write_json(
+        tmp_path / "e", {"a": 2, "b": 1}
+    )
     assert json.loads((tmp_path / "d").read_text()) == {"a": 2, "b": 1}
 
 
 def test_arrays_come_back_as_they_were(tmp_path):
-    arrays = ARRAYS | {"file": np.arange(3), "allow_pickle": np.float32(2.5), "empty": np.zeros((0, 3)), "nan": np.array([np.nan])}
+    arrays = ARRAYS | {
+        "file": np.arange(3),
+        "allow_pickle": np.float32(2.5),
+        "empty": np.zeros((0, 3)),
+        "nan": np.array([np.nan]),
+    }
     results.write_arrays(tmp_path / "a.npz", arrays)
     back = results.read_arrays(tmp_path / "a.npz")
     assert list(back) == list(arrays)
@@ -174,7 +189,9 @@ def test_arrays_come_back_as_they_were(tmp_path):
         np.testing.assert_array_equal(plain["loss"], ARRAYS["loss"])
 
 
-@pytest.mark.parametrize("value", [np.array([1, "a", None], object), [None], np.array([(1, None)], dtype="i4,O")])
+@pytest.mark.parametrize(
+    "value", [np.array([1, "a", None], object), [None], np.array([(1, None)], dtype="i4,O")]
+)
 def test_objects_are_not_stored(tmp_path, value):
     with pytest.raises(ValueError, match="array 'bad' has dtype object"):
         results.write_arrays(tmp_path / "a.npz", {"good": np.ones(2), "bad": value})
@@ -252,7 +269,9 @@ def test_trees_come_back_and_their_digest_sees_every_change(tmp_path):
     assert names(tmp_path) == ["a.nc", "b.nc"]
     back = results.read_tree(tmp_path / "a.nc")
     assert back.identical(made)
-    assert results.digest(back) == results.digest(made) == results.digest(results.read_tree(tmp_path / "b.nc"))
+    assert (
+        results.digest(back) == results.digest(made) == results.digest(results.read_tree(tmp_path / "b.nc"))
+    )
     (tmp_path / "a.nc").unlink()
     assert float(back["nets/loss"].sum()) == 15  # in memory, not a view of the file
 
@@ -265,7 +284,9 @@ def test_trees_come_back_and_their_digest_sees_every_change(tmp_path):
         xr.DataTree.from_dict({"/nets": nets.rename(loss="error"), "/nets/extra": nets}),
         xr.DataTree.from_dict({"/other": nets, "/other/extra": nets}),
         xr.DataTree.from_dict({"/nets": nets.transpose("seed", "width"), "/nets/extra": nets}),
-        xr.DataTree.from_dict({"/nets": nets.astype({"loss": np.float32}), "/nets/extra": nets}),
+        xr.DataTree.from_dict(
+            {"/nets": nets.assign(loss=nets["loss"].astype(np.float32)), "/nets/extra": nets}
+        ),
     ]
     digests = {results.digest(other) for other in [made, *others]}
     assert len(digests) == len(others) + 1
@@ -336,10 +357,14 @@ def test_another_identity_is_refused_with_the_difference(tmp_path):
     with Folder(tmp_path / "run", IDENTITY):
         pass
     other = {"config": {"lr": 0.2, "widths": [1, 2]}, "code": "abc"}
-    with pytest.raises(ResultsError, match=r"belongs to another run \(config.lr 0.1 there, 0.2 now\)") as error:
+    with pytest.raises(
+        ResultsError, match=r"belongs to another run \(config.lr 0.1 there, 0.2 now\)"
+    ) as error:
         Folder(tmp_path / "run", other)
     assert "--force-new" in one_sentence(error)
-    with pytest.raises(ResultsError, match=r"config.extra null there, \"x+\.\.\. now; config.widths \[1, 2\] there, null now"):
+    with pytest.raises(
+        ResultsError, match=r"config.extra null there, \"x+\.\.\. now; config.widths \[1, 2\] there, null now"
+    ):
         Folder(tmp_path / "run", {"config": {"lr": 0.1, "extra": "x" * 200}, "code": "abc"})
     many = {"config": {f"p{i}": i for i in range(9)}}
     with pytest.raises(ResultsError, match="and 8 more"):
@@ -520,7 +545,9 @@ def test_figures_are_written_twice_with_equal_bytes(tmp_path):
             folder.write_figures({"loss": figure})
             assert names(folder.path / "figures") == ["loss.png", "loss.svg"]
             assert folder.verified("figures/loss.png")
-            contents.append([(folder.path / "figures" / name).read_bytes() for name in ("loss.png", "loss.svg")])
+            contents.append(
+                [(folder.path / "figures" / name).read_bytes() for name in ("loss.png", "loss.svg")]
+            )
     assert contents[0][0].startswith(b"\x89PNG")
     assert contents[0][1].startswith(b"<?xml")
     assert contents[0] == contents[1]
@@ -621,7 +648,9 @@ def test_kills_in_the_middle_of_writes_leave_whole_files(tmp_path):
 def bad_names():
     part = st.text(max_size=8)
     return st.one_of(
-        st.tuples(part, st.sampled_from(["/", "\\", "..", "\0", "\n", " ", ":", "~", "%", "é"]), part).map("".join),
+        st.tuples(part, st.sampled_from(["/", "\\", "..", "\0", "\n", " ", ":", "~", "%", "é"]), part).map(
+            "".join
+        ),
         st.sampled_from(["", ".", ".hidden", "-rf", "_x", "a" * 129, "/etc/passwd", "a\n"]),
     )
 
@@ -666,7 +695,10 @@ ROWS = [
 
 def test_markdown_table_is_one_line_a_row():
     lines = results.markdown_table(ROWS).splitlines()
-    assert lines[0] == "| Claim | Quantity | Measured | Interval | Seeds | Published | Source | Tolerance | Verdict |"
+    assert (
+        lines[0]
+        == "| Claim | Quantity | Measured | Interval | Seeds | Published | Source | Tolerance | Verdict |"
+    )
     assert lines[1] == "|---|---|---|---|---|---|---|---|---|"
     assert lines[2] == (
         "| wide nets \\| deep nets | error | 0.12 | [0.1, 0.2] | 20 | 0.11 | Table 1 | 0.02 | reproduced |"
@@ -681,7 +713,15 @@ def test_printed_rows_show_what_they_were_given():
     text = out.getvalue()
     assert "\x1b" not in text
     assert max(map(len, text.splitlines())) <= 120
-    for word in ("study [quick]", "[0.1, 0.2]", "20 seeds", "[nan, nan]", ":smile: [/b]", "reproduced", "Verdict".lower()):
+    for word in (
+        "study [quick]",
+        "[0.1, 0.2]",
+        "20 seeds",
+        "[nan, nan]",
+        ":smile: [/b]",
+        "reproduced",
+        "Verdict".lower(),
+    ):
         assert word in text
     narrow = io.StringIO()
     results.print_rows(ROWS, "t", narrow, width=60)
