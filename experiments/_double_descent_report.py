@@ -38,7 +38,7 @@ def plot(results: xr.DataTree) -> dict[str, Figure]:
     return figures
 
 
-def _percent(rate: float) -> str:
+def _percent(rate: Any) -> str:
     return f"{100 * float(rate):g} % label noise"
 
 
@@ -76,9 +76,9 @@ def _headline(results: xr.DataTree) -> Figure:
 def _feature_axes(axes: Axes, results: xr.Dataset, tuned: bool = True) -> None:
     for color, rate in zip(COLORS, results["noise"].values, strict=False):
         here = results.sel(noise=rate)
-        band(axes, here["ratio"], here["test_error"].values, label=_percent(rate), color=color)
+        band(axes, here["ratio"].values, here["test_error"].values, label=_percent(rate), color=color)
         if tuned:
-            band(axes, here["ratio"], here["tuned_error"].values, label="", color=color, linestyle="--", linewidth=1)
+            band(axes, here["ratio"].values, here["tuned_error"].values, label="", color=color, linestyle="--")
     if tuned:
         axes.plot([], [], color="0.4", linestyle="--", linewidth=1, label="penalty tuned on validation data")
     log_axis(axes, (0.1, 0.3, 1, 3, 10))
@@ -158,8 +158,8 @@ def _theory_in_parts(axes: Axes, ratio: np.ndarray, line: np.ndarray, label: str
 def _spherical(results: xr.Dataset) -> Figure:
     made, axes = figure(width=4.8)
     cell = axes[0, 0]
-    band(cell, results["ratio"], results["risk"].values, label="measured: median, quartiles", median=True)
-    theory(cell, results["ratio"], results["theory"].values, label="Mei and Montanari (2019)")
+    band(cell, results["ratio"].values, results["risk"].values, label="measured: median, quartiles", median=True)
+    theory(cell, results["ratio"].values, results["theory"].values, label="Mei and Montanari (2019)")
     log_axis(cell, (0.1, 0.3, 1, 3, 10))
     mark(cell, 1.0, "features = examples")
     cell.set(xlabel="features / examples", ylabel="excess risk / signal", yscale="log")
@@ -200,7 +200,7 @@ def _samples(results: xr.DataTree) -> Figure:
     samples = results["samples"].to_dataset()
     for color, rate in zip(COLORS, samples["noise"].values, strict=False):
         error = samples["test_error"].sel(noise=rate).transpose("seed", "n")
-        band(left, samples["n"], error.values, label=_percent(rate), color=color)
+        band(left, samples["n"].values, error.values, label=_percent(rate), color=color)
     width = int(samples.attrs["width"])
     log_axis(left, [round(width * r) for r in (0.2, 0.5, 1, 2, 3)])
     mark(left, width, "examples = features")
@@ -257,7 +257,7 @@ def report(results: xr.DataTree) -> list[Row]:
     return rows
 
 
-def _holds(yes: bool, surely_not: bool = False) -> str:
+def _holds(yes: Any, surely_not: Any = False) -> str:
     return "holds" if yes else "fails" if surely_not else "open"
 
 
@@ -283,11 +283,14 @@ def _feature_rows(results: xr.Dataset) -> list[Row]:
         peak = int(np.argmax(error.mean(axis=0)))
         sides = error[:, :peak].mean(axis=0).min(), error[:, peak + 1 :].mean(axis=0).min()
         excess = t_interval(error[:, peak] / max(sides))
-        text = f"{float(excess.mean):.2f}x ({error[:, peak].mean():.3f} against {sides[0]:.3f} left, {sides[1]:.3f} right)"
+        text = (
+            f"{float(excess.mean):.2f}x ({error[:, peak].mean():.3f} against {sides[0]:.3f} left, {sides[1]:.3f} right)"
+        )
         rows.append(
             _own(
                 f"random ReLU features, n = {n}: error at the peak is at least twice that on both sides",
-                "peak over the higher valley", text, excess, len(error), ">= 2", _holds(excess.low >= 2, excess.high < 2),
+                "peak over the higher valley", text, excess, len(error), ">= 2",
+                _holds(excess.low >= 2, excess.high < 2),
             )
         )  # fmt: skip
     largest = noisy.isel(n=-1)
@@ -297,7 +300,8 @@ def _feature_rows(results: xr.Dataset) -> list[Row]:
     rows.append(
         _own(
             f"random ReLU features, n = {int(largest['n'])}: a penalty tuned on validation data removes the peak",
-            "peak height, tuned over ridgeless", f"{left:.3f}", "-", largest.sizes["seed"], "< 0.1", _holds(left < 0.1, True),
+            "peak height, tuned over ridgeless", f"{left:.3f}", "-", largest.sizes["seed"], "< 0.1",
+            _holds(left < 0.1, True),
         )
     )  # fmt: skip
     return rows
@@ -336,7 +340,8 @@ def _theory_rows(linear: xr.Dataset, spherical: xr.Dataset) -> list[Row]:
     middle, worst = float(np.median(np.abs(off[away]))), float(np.abs(off[away]).max())
     rows.append(
         Row(
-            "random features on the sphere: median risk follows the limit theory", "relative deviation, median (largest)",
+            "random features on the sphere: median risk follows the limit theory",
+            "relative deviation, median (largest)",
             f"{middle:.3f} ({worst:.3f})", "-", spherical.sizes["seed"], "theory", "Mei and Montanari (2019)",
             "0.1 (corrections of order 1/d, d = 100)", "agrees" if middle <= 0.1 else "differs",
         )
@@ -380,7 +385,8 @@ def _side_rows(results: xr.Dataset, what: str) -> list[Row]:
     rows = [
         _own(
             f"{where}: the widest net beats the peak", "error at the peak minus widest, in standard errors",
-            f"{ratio:.1f} ({error[:, peak].mean():.3f} at width {widths[peak]}, {error[:, -1].mean():.3f} at {widths[-1]})",
+            f"{ratio:.1f} ({error[:, peak].mean():.3f} at width {widths[peak]}, "
+            f"{error[:, -1].mean():.3f} at {widths[-1]})",
             t_interval(drop), seeds, ">= 3", _holds(ratio >= 3, ratio < 0),
         )
     ]  # fmt: skip
@@ -391,7 +397,8 @@ def _side_rows(results: xr.Dataset, what: str) -> list[Row]:
     rows.append(
         _own(
             f"{where}: which side of the peak wins", "error of the widest minus the best narrow net",
-            f"{float(interval.mean):+.3f} ({error[:, narrow].mean():.3f} at width {widths[narrow]})", interval, seeds, "-", side,
+            f"{float(interval.mean):+.3f} ({error[:, narrow].mean():.3f} at width {widths[narrow]})",
+            interval, seeds, "-", side,
         )
     )  # fmt: skip
     early = noisy["early_error"].transpose("seed", "width").values
@@ -418,4 +425,16 @@ def _moving_peak_rows(mlp: xr.Dataset, smaller: xr.Dataset) -> list[Row]:
     text = f"{float(growth.mean):.2f}x (P/n {np.mean(at_few) / few:.2f} and {np.mean(at_many) / many:.2f})"
     source = "Nakkiran et al. (2019): peak near effective complexity = n"
     said = _holds(growth.low > 1, growth.high < 1)
-    return [Row(claim, "parameters at the peak of test loss, ratio", text, str(growth), len(at_many), "> 1", source, "-", said)]
+    return [
+        Row(
+            claim,
+            "parameters at the peak of test loss, ratio",
+            text,
+            str(growth),
+            len(at_many),
+            "> 1",
+            source,
+            "-",
+            said,
+        )
+    ]

@@ -37,7 +37,7 @@ class Options:
     """How to run, apart from what is studied."""
 
     preset: str = "quick"
-    """Size of the study: quick (about two minutes on two CPU cores), standard (within an hour), full (published protocol)."""
+    """Size: quick (about two minutes on two CPU cores), standard (within an hour), full (published protocol)."""
     out: Path | None = None
     """Results folder; default results/STUDY-PRESET, with a digest where options differ from the preset."""
     dry_run: bool = False
@@ -249,7 +249,9 @@ class _Job:
             "chunks": dict(monitor.counts), "diverged": diverged, "results": results.digest(tree),
         }  # fmt: skip
         folder.write("provenance.json", _json(made))
-        lines = [*(f"{count} of {lanes} lanes of {group} diverged" for group, (count, lanes) in diverged.items() if count)]
+        lines = [
+            *(f"{count} of {lanes} lanes of {group} diverged" for group, (count, lanes) in diverged.items() if count)
+        ]
         folder.write("report.md", _report(self.name, self.study, rows, lines, seconds, self.command).encode())
         text = io.StringIO()
         results.print_rows(rows, f"{self.name}, {self.options.preset}", text, width=120)

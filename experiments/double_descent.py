@@ -398,7 +398,7 @@ def samples_lane(
     most = sizes[-1]
     order = jax.random.permutation(order_key, data["x_train"].shape[0])[:most]
     mixed = {**data, "x_train": data["x_train"][order], "y_train": data["y_train"][order]}
-    context, targets = _feature_problem(label_key, mixed, most, rates)
+    _, targets = _feature_problem(label_key, mixed, most, rates)
     first = random_features.weights(feature_key, width, data["x_train"].shape[1])
     seen = random_features.features(mixed["x_train"], first)
     gram = seen @ seen.T
@@ -479,7 +479,7 @@ def convolutional_lane(
     if augment:
         plain = network.apply
 
-        def apply(params: Any, stats: Any, x: Array, *, key: Key | None, train: bool) -> tuple[Array, Any]:
+        def apply(params: Any, stats: Any, x: Array, *, key: Key, train: bool) -> tuple[Array, Any]:
             return plain(params, stats, random_crop_and_flip(key, x) if train else x, key=key, train=train)
 
         network = network._replace(apply=apply)
@@ -501,12 +501,13 @@ def _pictures(name: str, n: int, config: Config) -> dict[str, np.ndarray]:
     train, validation = stratified_split(dataset.train.y, [size, config.validation_n], seed=config.seed)
     tests = min(config.test_n, len(dataset.test.x))
     (test,) = stratified_split(dataset.test.y, [tests], seed=config.seed)
-    return {
+    parts = {
         "x_train": dataset.train.x[train], "y_train": dataset.train.y[train],
         "x_validation": dataset.train.x[validation], "y_validation": dataset.train.y[validation],
         "x_test": dataset.test.x[test], "y_test": dataset.test.y[test],
         "classes": np.arange(len(dataset.class_names), dtype=np.int32),
     }  # fmt: skip
+    return {name: np.asarray(value) for name, value in parts.items()}
 
 
 def _flat(data: Mapping[str, np.ndarray], dtype: type) -> dict[str, np.ndarray]:
@@ -542,7 +543,9 @@ def linear_beta(n: int) -> np.ndarray:
 
 def sample_sizes(width: int) -> tuple[int, ...]:
     """Numbers of examples in the samples panel, up to three times the width."""
-    return tuple(round(width * r) for r in (0.2, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.35, 1.6, 2, 2.5, 3))
+    return tuple(
+        round(width * r) for r in (0.2, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 1.05, 1.1, 1.2, 1.35, 1.6, 2, 2.5, 3)
+    )
 
 
 def _theory_sweeps(config: Config, key: Key) -> dict[str, partial]:
@@ -558,8 +561,8 @@ def _theory_sweeps(config: Config, key: Key) -> dict[str, partial]:
         float64=True,
         width=1,
         dims={
-            **{v: ("p",) for v in ("ridgeless", "ridge", "misspecified")},
-            **{v: ("p", "time") for v in ("flow", "flow_theory")},
+            **dict.fromkeys(("ridgeless", "ridge", "misspecified"), ("p",)),
+            **dict.fromkeys(("flow", "flow_theory"), ("p", "time")),
         },
         coords={"p": list(sizes), "time": list(LINEAR_TIMES)},
     )
@@ -596,7 +599,10 @@ def _features_sweeps(config: Config, key: Key) -> dict[str, partial]:
         static=("kind", "n"),
         float64=True,
         width=1,
-        dims={**{v: ("ratio", "noise") for v in errors}, **{v: ("ratio",) for v in ("rank", "condition", "cutoff")}},
+        dims={
+            **dict.fromkeys(errors, ("ratio", "noise")),
+            **dict.fromkeys(("rank", "condition", "cutoff"), ("ratio",)),
+        },
         coords={"ratio": list(grid), "noise": list(config.noise)},
     )
     samples = partial(
@@ -608,13 +614,13 @@ def _features_sweeps(config: Config, key: Key) -> dict[str, partial]:
         name="samples",
         float64=True,
         width=1,
-        dims={v: ("n", "noise") for v in ("test_error", "test_mse")},
+        dims=dict.fromkeys(("test_error", "test_mse"), ("n", "noise")),
         coords={"n": list(sizes), "noise": list(config.noise)},
     )
     return {"random_features": features, "samples": samples}
 
 
-_CURVES = {v: ("step",) for v in ("train_error", "train_loss", "test_error", "test_loss")}
+_CURVES = dict.fromkeys(("train_error", "train_loss", "test_error", "test_loss"), ("step",))
 
 
 def _net_sweeps(config: Config, key: Key) -> dict[str, partial]:
@@ -672,9 +678,7 @@ def sweeps(config: Config) -> dict[str, partial]:
     return _theory_sweeps(config, key) | _features_sweeps(config, key) | _net_sweeps(config, key)
 
 
-def run(
-    config: Config, *, store: Callable[[str], Store] | None = None, monitor: Monitor | None = None
-) -> xr.DataTree:
+def run(config: Config, *, store: Callable[[str], Store] | None = None, monitor: Monitor | None = None) -> xr.DataTree:
     """Compute every panel; ``store(name)`` keeps a panel's finished chunks. Returns a group a panel."""
     import xarray as xr
 

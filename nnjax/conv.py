@@ -98,9 +98,7 @@ def conv2d(
     if kernel.ndim != 4:
         raise ValueError(f"kernel has shape {kernel.shape}; it must be (kh, kw, c_in, c_out)")
     if kernel.shape[2] != x.shape[3]:
-        raise ValueError(
-            f"kernel takes {kernel.shape[2]} channels (shape {kernel.shape}) but x has {x.shape[3]}"
-        )
+        raise ValueError(f"kernel takes {kernel.shape[2]} channels (shape {kernel.shape}) but x has {x.shape[3]}")
     steps, taps = _pair("stride", stride), _pair("dilation", dilation)
     extent = _extent(_pair("kernel height and width", kernel.shape[:2]), taps)
     pads = _pads(padding, x.shape[1:3], extent, steps)
@@ -209,9 +207,7 @@ def conv_general_dilated(
     grouped = (feature_group_count, batch_group_count) != (1, 1)
     if not grouped and all(value is None for value in (preferred_element_type, *others.values())):
         dilations = lhs_dilation, rhs_dilation
-        geometry = _plain_geometry(
-            lhs, rhs, window_strides, padding, *dilations, dimension_numbers, precision
-        )
+        geometry = _plain_geometry(lhs, rhs, window_strides, padding, *dilations, dimension_numbers, precision)
         if geometry is not None:
             return _bilinear("output", geometry, *_alike(lhs, rhs))
     return lax.conv_general_dilated(
@@ -238,15 +234,11 @@ def _bilinear(kind: str, geometry: _Geometry, lhs: jax.Array, rhs: jax.Array) ->
     )
 
 
-def _bilinear_forward(
-    kind: str, geometry: _Geometry, lhs: jax.Array, rhs: jax.Array
-) -> tuple[jax.Array, tuple]:
+def _bilinear_forward(kind: str, geometry: _Geometry, lhs: jax.Array, rhs: jax.Array) -> tuple[jax.Array, tuple]:
     return _bilinear(kind, geometry, lhs, rhs), (lhs, rhs)
 
 
-def _bilinear_backward(
-    kind: str, geometry: _Geometry, saved: tuple, ct: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _bilinear_backward(kind: str, geometry: _Geometry, saved: tuple, ct: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Each of the three maps has the other two as its gradients, which makes any order of derivative work."""
     lhs, rhs = saved
     output, dx, dk = (partial(_bilinear, name, geometry) for name in _LAYOUTS)
@@ -323,9 +315,7 @@ def _fast_convolution(lhs: jax.Array, rhs: jax.Array, window: _Window, precision
         rhs = jnp.pad(rhs, ((0, 0), (0, 0), (0, 1), (0, 0)))
     if channels <= 4 and features <= 16 and window.lhs_dilation == (1, 1):
         return _blocked(lhs, rhs, window, precision)
-    return lax.conv_general_dilated(
-        lhs, rhs, **window._asdict(), dimension_numbers=_FAST, precision=precision
-    )
+    return lax.conv_general_dilated(lhs, rhs, **window._asdict(), dimension_numbers=_FAST, precision=precision)
 
 
 def _blocked(lhs: jax.Array, rhs: jax.Array, window: _Window, precision: Any) -> jax.Array:
@@ -460,9 +450,7 @@ def _pads(padding: Any, size: Pair, extent: Pair, stride: Pair) -> Sides:
 def _check_window(name: str, extent: Pair, size: Pair, pads: Sides) -> None:
     padded = tuple(i + sum(p) for i, p in zip(size, pads, strict=True))
     if any(e > i for e, i in zip(extent, padded, strict=True)):
-        raise ValueError(
-            f"{name} covers {extent} pixels, more than the padded x of {padded}; make it smaller or pad x"
-        )
+        raise ValueError(f"{name} covers {extent} pixels, more than the padded x of {padded}; make it smaller or pad x")
 
 
 def _pool_geometry(
@@ -483,8 +471,7 @@ def _tiles(x: jax.Array, size: Pair, pads: Sides, fill: float) -> jax.Array:
     """`x`, padded with `fill` and cropped to whole windows, as `(n, h_out, kh, w_out, kw, c)`."""
     rows, columns = ((i + sum(p)) // k for i, p, k in zip(x.shape[1:3], pads, size, strict=True))
     ends = [
-        (low, n * k - i - low, 0)
-        for (low, _), n, k, i in zip(pads, (rows, columns), size, x.shape[1:3], strict=True)
+        (low, n * k - i - low, 0) for (low, _), n, k, i in zip(pads, (rows, columns), size, x.shape[1:3], strict=True)
     ]
     x = lax.pad(x, np.array(fill, x.dtype), [(0, 0, 0), *ends, (0, 0, 0)])
     return x.reshape(x.shape[0], rows, size[0], columns, size[1], x.shape[3])

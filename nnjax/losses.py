@@ -12,7 +12,7 @@ from nnjax.types import Array
 def _with_labels(prediction: Array, target: Array) -> tuple[Array, Array]:
     prediction, target = jnp.asarray(prediction), jnp.asarray(target)
     if target.shape not in (prediction.shape, prediction.shape[:-1]):
-        raise ValueError(f"target {target.shape} must be (n,) or (n, k) for a prediction of shape {prediction.shape}")
+        raise ValueError(f"target {target.shape} must be (n,) or (n, k) for a prediction {prediction.shape}")
     return prediction, target
 
 

@@ -40,9 +40,10 @@ _STYLE = {
 @contextmanager
 def style() -> Iterator[None]:
     """The house style for the figures made inside; global settings stay as they were."""
-    import matplotlib as mpl
+    from cycler import cycler
+    from matplotlib import rc_context
 
-    with mpl.rc_context(_STYLE | {"axes.prop_cycle": mpl.cycler(color=COLORS)}):
+    with rc_context(_STYLE | {"axes.prop_cycle": cycler(color=COLORS)}):  # type: ignore[arg-type]
         yield
 
 
@@ -59,7 +60,9 @@ def figure(rows: int = 1, columns: int = 1, *, width: float = 3.6, height: float
     return made, made.subplots(rows, columns, squeeze=False)
 
 
-def band(axes: Axes, x: Array, samples: Array, *, label: str, color: str | None = None, median: bool = False, **line: Any) -> None:
+def band(
+    axes: Axes, x: Array, samples: Array, *, label: str, color: str | None = None, median: bool = False, **line: Any
+) -> None:
     """A curve with its spread over seeds.
 
     Args:
@@ -85,14 +88,22 @@ def band(axes: Axes, x: Array, samples: Array, *, label: str, color: str | None 
 def theory(axes: Axes, x: Array, y: Array, *, label: str | None = "theory", **line: Any) -> None:
     """A closed form: black, over the measurement, with a gap where it is infinite."""
     y = np.where(np.isfinite(np.asarray(y, float)), y, np.nan)
-    axes.plot(x, y, **({"color": "black", "linestyle": "--", "linewidth": 1.1, "zorder": 5, "label": label} | line))
+    look: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.1, "zorder": 5, "label": label}
+    axes.plot(x, y, **(look | line))
 
 
 def mark(axes: Axes, x: float, text: str, **line: Any) -> None:
     """A vertical line at ``x`` with its meaning written above the axes."""
-    drawn = axes.axvline(x, **({"color": "0.4", "linestyle": ":", "linewidth": 1.0} | line))
+    look: dict[str, Any] = {"color": "0.4", "linestyle": ":", "linewidth": 1.0}
+    drawn = axes.axvline(x, **(look | line))
     axes.annotate(
-        text, (x, 1.01), xycoords=("data", "axes fraction"), va="bottom", ha="center", fontsize=7, color=drawn.get_color()
+        text,
+        (x, 1.01),
+        xycoords=("data", "axes fraction"),
+        va="bottom",
+        ha="center",
+        fontsize=7,
+        color=drawn.get_color(),
     )
 
 

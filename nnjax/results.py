@@ -2,8 +2,8 @@
 
 Every write is atomic: a temporary name in the same folder, flush to disk, rename, flush of the folder, and
 only then an entry with its SHA-256 in ``manifest.json``. A file whose checksum does not match its entry is
-set aside and its chunk computed again. One process owns a folder at a time, by a lock of the operating system that vanishes with
-its owner, so that a killed run leaves nothing to clean up.
+set aside and its chunk computed again. One process owns a folder at a time, by a lock of the operating system
+that vanishes with its owner, so that a killed run leaves nothing to clean up.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def provenance() -> dict[str, Any]:
         "device": devices[0].device_kind,
         "devices": len(devices),
         "cores": os.cpu_count(),
-        "float64": bool(jax.config.jax_enable_x64),
+        "float64": bool(jax.config.read("jax_enable_x64")),
         "environment": {name: os.environ[name] for name in names if name in os.environ},
     }
 
@@ -458,7 +458,9 @@ def markdown_table(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table."""
     header = [field.capitalize() for field in Row._fields]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    lines += [
+        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -159,6 +159,11 @@ def use_all_cores() -> int:
     return cores
 
 
+def _double() -> bool:
+    """Whether double precision is on here."""
+    return jnp.result_type(float) == jnp.float64
+
+
 # Planning
 
 
@@ -199,7 +204,7 @@ def _column(values: Sequence) -> np.ndarray:
 
 def _bind(run: Run, impl: str, seeded: bool, static: Mapping[str, Any]) -> Callable[..., dict[str, Array]]:
     def lane(hparams: dict[str, Array], key_data: Array, data: PyTree) -> dict[str, Array]:
-        lane_key = jax.random.wrap_key_data(key_data, impl=impl)
+        lane_key = jax.random.wrap_key_data(jnp.asarray(key_data), impl=impl)
         if seeded:
             lane_key = jax.random.fold_in(lane_key, hparams["seed"])
         metrics = run(lane_key, hparams, data, **static)
@@ -313,7 +318,7 @@ def plan(
       ValueError: an empty axis, a value named twice, an unknown strategy, a name that is no axis.
     """
     _check_axes(axes, static, padded, strategy)
-    with jax.enable_x64(float64 or jax.config.jax_enable_x64):
+    with jax.enable_x64(float64 or _double()):
         return _plan(run, _Grid(axes, static, padded), key, data, name, strategy, width, memory_budget)
 
 
@@ -405,7 +410,7 @@ def _identity(name: str, run: Run, key: Key, data: PyTree, devices: Sequence[Any
     sha = hashlib.sha256()
     sha.update(f"{name} {_run_name(run)}".encode())
     sha.update(np.asarray(jax.random.key_data(key)).tobytes())
-    sha.update(f"{devices[0].device_kind} {len(devices)} {jax.config.jax_enable_x64}".encode())
+    sha.update(f"{devices[0].device_kind} {len(devices)} {_double()}".encode())
     for path, leaf in jax.tree_util.tree_flatten_with_path(data)[0]:
         array = np.ascontiguousarray(leaf)
         sha.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
@@ -550,7 +555,7 @@ def sweep(
       MemoryError: one lane alone does not fit.
     """
     monitor = monitor or Monitor()
-    with jax.enable_x64(float64 or jax.config.jax_enable_x64):
+    with jax.enable_x64(float64 or _double()):
         blueprint = plan(
             run, axes, key=key, data=data, name=name, static=static, padded=padded, strategy=strategy, width=width,
             memory_budget=memory_budget,
@@ -559,8 +564,7 @@ def sweep(
         devices = jax.local_devices()
 
         def make_work(side: int) -> Work:
-            double = bool(jax.config.jax_enable_x64)
-            work = Work(run, key, data, seeded="seed" in grid.axes, side=side, float64=double)
+            work = Work(run, key, data, seeded="seed" in grid.axes, side=side, float64=_double())
             work.monitor = monitor
             return work
 
@@ -637,8 +641,8 @@ def _run_program(program: Program, width: int, session: _Session) -> Iterator[tu
             break
         if side == 1:
             raise MemoryError(
-                f"one lane of {program.static or 'this sweep'} needs {needed / 2**20:.0f} MiB a device and the budget is "
-                f"{session.budget / 2**20:.0f} MiB; raise memory_budget or make the run smaller"
+                f"one lane of {program.static or 'this sweep'} needs {needed / 2**20:.0f} MiB a device and the "
+                f"budget is {session.budget / 2**20:.0f} MiB; raise memory_budget or make the run smaller"
             )
         width = max(1, side // 2)
     monitor.advance(estimate.machine().compile_seconds)
@@ -683,4 +687,3 @@ def _diverged(collected: Mapping[str, np.ndarray]) -> np.ndarray:
 def _labels(values: Sequence) -> Any:
     plain = all(isinstance(v, int | float | bool | str) for v in values)
     return np.asarray(values) if plain else np.asarray([str(v) for v in values])
-

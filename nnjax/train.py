@@ -188,8 +188,9 @@ def _schedule(config: Config, n: int) -> _Schedule:
 class Train:
     """A run made by `make_train`: call it, or take it step by step with ``start``, ``advance``, ``finish``.
 
-    ``data`` is a dict of splits, each ``(x, y)`` or ``(x, y, weight)`` with x (n, ...), y (n, ...), weight (n,); ``train``
-    is trained on, and all splits are evaluated. ``hparams`` is any pytree the optimizer rule and penalty read.
+    ``data`` is a dict of splits, each ``(x, y)`` or ``(x, y, weight)`` with x (n, ...), y (n, ...), weight (n,);
+    ``train`` is trained on, and all splits are evaluated. ``hparams`` is any pytree that optimizer rule and
+    penalty read.
     """
 
     network: Network
@@ -352,12 +353,10 @@ class Train:
             values = self._metrics(state.params, state.stats, arrays)
             scores |= {f"{split}_{metric}": value for metric, value in values.items()}
         history = {
-            name: line.at[state.evaluation].set(scores[name].astype(line.dtype))
+            name: jnp.asarray(line).at[state.evaluation].set(scores[name].astype(line.dtype))
             for name, line in state.history.items()
         }
-        state = state._replace(
-            history=history, evaluation=state.evaluation + 1, seen=jnp.zeros_like(state.seen)
-        )
+        state = state._replace(history=history, evaluation=state.evaluation + 1, seen=jnp.zeros_like(state.seen))
         if state.best is None or self.config.select is None:
             return state
         score = scores[self.config.select].astype(state.best.score.dtype)
@@ -566,7 +565,7 @@ def load(path: str | Path) -> Saved:
 def _flatten(tree: PyTree, prefix: str = "") -> list[tuple[str, Array]]:
     if not isinstance(tree, Mapping):
         raise ValueError(f"a model is saved from nested dicts of arrays; found {type(tree).__name__} at {prefix!r}")
-    found = []
+    found: list[tuple[str, Array]] = []
     for name, value in tree.items():
         if not isinstance(name, str) or "/" in name:
             raise ValueError(f"parameter name {name!r} must be a string without '/'")

@@ -14,7 +14,7 @@ X = jnp.arange(1.0, 1 + 64 * 5 * 6 * 3).reshape(64, 5, 6, 3)  # every number onc
 
 
 def windows(image, padding):
-    """Every window of the padded picture with its mirror image: (shift down, shift right, mirrored) -> picture."""
+    """Every window of the padded picture and its mirror image, by (down, right, mirrored)."""
     h, w, _ = image.shape
     padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
     return {
@@ -53,7 +53,7 @@ def test_every_output_is_a_window_of_its_own_picture(padding):
 
 
 def test_shifts_are_uniform_and_half_are_mirrored():
-    n, padding = 4000, 4
+    n = 4000
     x = jnp.zeros((n, 9, 9, 1)).at[:, 4, 4].set(1)
     x = x.at[:, 4, 3].set(2)  # left of the one, so right of it when mirrored
     y = np.asarray(random_crop_and_flip(KEY, x))[..., 0]

@@ -16,9 +16,7 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def reference(x, kernel, stride=(1, 1), padding="VALID", dilation=(1, 1)):
-    return lax.conv_general_dilated(
-        x, kernel, stride, padding, rhs_dilation=dilation, dimension_numbers=LAYOUT
-    )
+    return lax.conv_general_dilated(x, kernel, stride, padding, rhs_dilation=dilation, dimension_numbers=LAYOUT)
 
 
 def normal(seed, shape, dtype=jnp.float32):
@@ -84,9 +82,7 @@ def test_output_size_is_the_formula():
         (9, 2, 3, 3, 1),
     ]:
         x, k = jax.ShapeDtypeStruct((1, n, n, 1), "float32"), jax.ShapeDtypeStruct((f, f, 1, 1), "float32")
-        y = jax.eval_shape(
-            lambda x, k, p=p, s=s, d=d: conv.conv2d(x, k, padding=p, stride=s, dilation=d), x, k
-        )
+        y = jax.eval_shape(lambda x, k, p=p, s=s, d=d: conv.conv2d(x, k, padding=p, stride=s, dilation=d), x, k)
         side = (n - ((f - 1) * d + 1) + 2 * p) // s + 1
         assert y.shape == (1, side, side, 1)
 
@@ -103,9 +99,7 @@ def drawn_seven():
 
 def test_edge_filters_on_a_seven():
     filters = EXAMPLES["edge_filters"]
-    kernel = jnp.stack([jnp.float32(filters[name]) for name in ("top", "left", "bottom", "right")], -1)[
-        :, :, None
-    ]
+    kernel = jnp.stack([jnp.float32(filters[name]) for name in ("top", "left", "bottom", "right")], -1)[:, :, None]
     maps = conv.conv2d(drawn_seven(), kernel)
     assert maps.shape == (1, 26, 26, 4)
     assert conv.max_pool(maps, 2).shape == (1, 13, 13, 4)
@@ -125,9 +119,7 @@ def test_each_edge_filter_answers_to_its_own_edge(name):
     below = np.float32([[0, 0, 0], [1, 1, 1], [1, 1, 1]])
     patches = {"top": below, "bottom": below[::-1], "left": below.T, "right": below.T[:, ::-1]}
     kernel = jnp.float32(EXAMPLES["edge_filters"][name])[:, :, None, None]
-    answers = {
-        edge: float(conv.conv2d(p[None, :, :, None], kernel)[0, 0, 0, 0]) for edge, p in patches.items()
-    }
+    answers = {edge: float(conv.conv2d(p[None, :, :, None], kernel)[0, 0, 0, 0]) for edge, p in patches.items()}
     assert answers.pop(name) == 3
     assert max(answers.values()) <= 0
 
@@ -139,11 +131,7 @@ def random_case(seed):
     rng = np.random.default_rng(seed)
     kh, kw = (int(k) for k in rng.integers(1, 6, 2))
     stride, dilation = (tuple(int(v) for v in rng.integers(1, high, 2)) for high in (4, 3))
-    padding = (
-        ["SAME", "VALID"][seed % 2]
-        if seed % 5 < 2
-        else tuple(map(tuple, rng.integers(0, 4, (2, 2)).tolist()))
-    )
+    padding = ["SAME", "VALID"][seed % 2] if seed % 5 < 2 else tuple(map(tuple, rng.integers(0, 4, (2, 2)).tolist()))
     h, w = ((k - 1) * d + 1 + int(rng.integers(0, 9)) for k, d in zip((kh, kw), dilation, strict=True))
     channels, features = int(rng.integers(1, 6)), int(rng.choice([1, 3, 8, 16, 17, 33]))
     x = jnp.asarray(rng.normal(size=(int(rng.integers(1, 6)), h, w, channels)), jnp.float32)
@@ -282,9 +270,7 @@ def test_inside_shard_map(check_vma):
     def total(k, x):
         return lax.psum(loss(k, x), "i")
 
-    sharded = jax.shard_map(
-        total, mesh=mesh, in_specs=(spec(), spec("i")), out_specs=spec(), check_vma=check_vma
-    )
+    sharded = jax.shard_map(total, mesh=mesh, in_specs=(spec(), spec("i")), out_specs=spec(), check_vma=check_vma)
     assert_near(jax.jit(jax.grad(sharded))(kernel, x), jax.grad(loss)(kernel, x))
 
 
@@ -433,9 +419,7 @@ def test_torch_oracle(stride, padding, dilation):
     tk = torch.tensor(np.transpose(np.asarray(kernel), (3, 2, 0, 1)).copy(), requires_grad=True)
     ty = torch.nn.functional.conv2d(tx, tk, stride=stride, padding=padding, dilation=dilation)
     torch.sin(ty).sum().backward()
-    y, pull = jax.vjp(
-        lambda x, k: conv.conv2d(x, k, stride=stride, padding=padding, dilation=dilation), x, kernel
-    )
+    y, pull = jax.vjp(lambda x, k: conv.conv2d(x, k, stride=stride, padding=padding, dilation=dilation), x, kernel)
     dx, dk = pull(jnp.cos(y))
     assert_near(y, ty.detach().numpy().transpose(0, 2, 3, 1))
     assert_near(dx, tx.grad.numpy().transpose(0, 2, 3, 1))

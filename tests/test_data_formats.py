@@ -173,9 +173,7 @@ def idx(shape, values: bytes, kind=8) -> bytes:
 
 
 def test_idx():
-    np.testing.assert_array_equal(
-        formats.parse_idx(idx((2, 3), bytes(range(6))), 2, "f"), [[0, 1, 2], [3, 4, 5]]
-    )
+    np.testing.assert_array_equal(formats.parse_idx(idx((2, 3), bytes(range(6))), 2, "f"), [[0, 1, 2], [3, 4, 5]])
 
 
 @pytest.mark.parametrize(

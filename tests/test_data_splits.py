@@ -51,9 +51,7 @@ def test_stratified_sizes_seed_and_errors():
 def test_every_class_is_rounded_up_in_turn():
     """Ten classes of 3 and a part of 5: each class gives 0 or 1, with no class favoured."""
     y = np.repeat(np.arange(10), 3)
-    drawn = [
-        np.bincount(y[data.stratified_split(y, (5,), seed=seed)[0]], minlength=10) for seed in range(400)
-    ]
+    drawn = [np.bincount(y[data.stratified_split(y, (5,), seed=seed)[0]], minlength=10) for seed in range(400)]
     assert np.max(drawn) == 1
     # Binomial(400, 1/2): standard deviation 10.
     assert np.abs(np.sum(drawn, axis=0) - 200).max() < 45
@@ -273,9 +271,7 @@ def test_blobs():
         cloud = np.asarray(x)[np.asarray(y) == k]
         np.testing.assert_allclose(cloud.mean(axis=0), centers[k], atol=5 * np.sqrt(0.5 / 10_000))
         np.testing.assert_allclose(cloud.var(axis=0), 0.5, rtol=5 * np.sqrt(2 / 10_000))
-    many = jax.vmap(lambda key: data.blobs(key, 1, d=2, classes=2, signal=9.0).centers)(
-        jax.random.split(KEY, 2000)
-    )
+    many = jax.vmap(lambda key: data.blobs(key, 1, d=2, classes=2, signal=9.0).centers)(jax.random.split(KEY, 2000))
     assert np.var(many) == pytest.approx(9, rel=5 * np.sqrt(2 / 8000))
 
 

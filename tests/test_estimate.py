@@ -33,9 +33,7 @@ MATMUL = 2.0 * 32 * 100 * 50
 )
 def test_products_of_matrices_are_exact(function, arguments, operations):
     work = count_work(function, *arguments)
-    products = [
-        e for e in jax.make_jaxpr(function)(*arguments).jaxpr.eqns if e.primitive.name == "dot_general"
-    ]
+    products = [e for e in jax.make_jaxpr(function)(*arguments).jaxpr.eqns if e.primitive.name == "dot_general"]
     assert len(products) == 1
     moved = work.operations - operations  # a transposition of the result moves each of its numbers once
     assert moved in (0, np.prod(jax.eval_shape(function, *arguments).shape))
@@ -58,9 +56,7 @@ def test_convolutions_are_exact(groups, stride, side):
     work = count_work(convolve, shaped(2, 8, 8, 6), shaped(3, 5, 6 // groups, 12))
     assert work == Work(2.0 * (2 * side * side * 12) * (3 * 5 * 6 // groups), 1.0)
     other = jax.lax.conv(jnp.ones((2, 6, 8, 8)), jnp.ones((12, 6, 3, 5)), (1, 1), "SAME")  # channels first
-    work = count_work(
-        lambda x, k: jax.lax.conv(x, k, (1, 1), "SAME"), jnp.ones((2, 6, 8, 8)), jnp.ones((12, 6, 3, 5))
-    )
+    work = count_work(lambda x, k: jax.lax.conv(x, k, (1, 1), "SAME"), jnp.ones((2, 6, 8, 8)), jnp.ones((12, 6, 3, 5)))
     assert work.operations == 2.0 * other.size * 90
 
 
@@ -74,9 +70,7 @@ def test_a_loop_counts_its_length_and_loops_multiply():
     x, w = shaped(8, 8), shaped(8, 8)
     assert count_work(loop, x, w) == Work(7 * 1024.0, 7.0)
     assert count_work(nested, x, w) == Work(21 * 1024.0, 21.0)
-    fori = count_work(
-        lambda x, w: jax.lax.fori_loop(0, 5, lambda _, c: c @ w, x), x, w
-    )  # a scan, with a counter
+    fori = count_work(lambda x, w: jax.lax.fori_loop(0, 5, lambda _, c: c @ w, x), x, w)  # a scan, with a counter
     assert fori.operations // 1024 == 5
     assert fori.operations % 1024 < 100
 

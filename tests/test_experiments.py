@@ -15,11 +15,38 @@ import pytest
 from nnjax import results
 
 ROOT = Path(__file__).parent.parent
-TINY = (
-    "--linear-draws 4 --spherical-draws 2 --features-n 40 --features-kinds relu --features-seeds 2 --samples-width 20 "
-    "--samples-seeds 2 --mlp-n 200 --mlp-smaller-n 100 --mlp-widths 2 4 8 --mlp-seeds 2 --mlp-steps 60 "
-    "--mlp-batch 50 --validation-n 50"
-).split()
+TINY = [
+    "--linear-draws",
+    "4",
+    "--spherical-draws",
+    "2",
+    "--features-n",
+    "40",
+    "--features-kinds",
+    "relu",
+    "--features-seeds",
+    "2",
+    "--samples-width",
+    "20",
+    "--samples-seeds",
+    "2",
+    "--mlp-n",
+    "200",
+    "--mlp-smaller-n",
+    "100",
+    "--mlp-widths",
+    "2",
+    "4",
+    "8",
+    "--mlp-seeds",
+    "2",
+    "--mlp-steps",
+    "60",
+    "--mlp-batch",
+    "50",
+    "--validation-n",
+    "50",
+]
 
 
 def _environment(**changes):
@@ -100,7 +127,10 @@ def test_default_folders_tell_presets_and_changed_options_apart(example):
 
 BAD = {
     "unknown option": (["--sedes", "3"], "unknown option --sedes; did you mean --seeds?"),
-    "unknown preset": (["--preset", "quik"], "unknown preset quik (allowed: quick, standard, full); did you mean quick?"),
+    "unknown preset": (
+        ["--preset", "quik"],
+        "unknown preset quik (allowed: quick, standard, full); did you mean quick?",
+    ),
     "not a number": (["--seeds", "many"], "many"),
     "missing value": (["--out"], "--out needs a value"),
     "stray word": (["seeds"], "seeds"),
@@ -148,7 +178,9 @@ def test_bad_values_of_the_study_are_one_sentence_and_exit_2(tmp_path, name):
 def test_corrupt_download_is_one_sentence(tmp_path):
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(b"not the file")
-    done = _run("experiments.double_descent", "--features-data", "mnist", "--dry-run", cwd=ROOT, NNJAX_DATA=str(tmp_path))
+    done = _run(
+        "experiments.double_descent", "--features-data", "mnist", "--dry-run", cwd=ROOT, NNJAX_DATA=str(tmp_path)
+    )
     assert done.returncode == 2
     assert "train-images-idx3-ubyte.gz" in done.stderr
     assert "Traceback" not in done.stderr
@@ -230,7 +262,9 @@ def test_a_killed_study_resumes_to_equal_results(tmp_path):
     first = _run("experiments.double_descent", *TINY, "--out", whole, cwd=ROOT)
     assert first.returncode == 0, first.stderr
     command = [sys.executable, "-m", "experiments.double_descent", *TINY, "--out", str(killed)]
-    process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=_environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and len(list(killed.glob("chunks/*/*.npz"))) < 3:
         time.sleep(0.01)
@@ -263,7 +297,10 @@ def test_quick_shows_what_the_study_claims(tmp_path):
         at = features["ratio"].values[features["test_error"].sel(n=n).mean("seed").argmax("ratio").item()]
         assert abs(at - 1) <= 0.05
         assert verdicts[f"random ReLU features, n = {n}: test error peaks at p = n (20 % label noise)"] == "reproduced"
-        assert verdicts[f"random ReLU features, n = {n}: error at the peak is at least twice that on both sides"] == "holds"
+        assert (
+            verdicts[f"random ReLU features, n = {n}: error at the peak is at least twice that on both sides"]
+            == "holds"
+        )
     assert max(features["ratio"].diff("ratio").sel(ratio=slice(0, 2)).values) < 0.05 + 1e-9
     linear = tree["linear"].to_dataset()
     assert linear.sizes["seed"] >= 200
@@ -272,7 +309,11 @@ def test_quick_shows_what_the_study_claims(tmp_path):
         z = abs(reporting.z_scores(linear, name))
         assert (z <= 3).mean() >= 0.95
         assert z.max() <= 5
-    for words in ("no label noise: the widest net is best", "the widest net beats the peak", "the peak moves to more parameters"):
+    for words in (
+        "no label noise: the widest net is best",
+        "the widest net beats the peak",
+        "the peak moves to more parameters",
+    ):
         (said,) = [verdict for claim, verdict in verdicts.items() if words in claim]
         assert said == "holds", words
     (side,) = [verdict for claim, verdict in verdicts.items() if "which side of the peak wins" in claim]

@@ -14,9 +14,7 @@ HEAVY = ("xarray", "matplotlib", "sklearn")
 def loaded(statement):
     """The top-level packages in memory after ``statement`` in a fresh process, warnings being errors."""
     code = f"import sys\n{statement}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
@@ -57,7 +55,7 @@ def test_every_file_is_offered():
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'nnjax' has no attribute 'trian'"):
-        nnjax.trian
+        _ = nnjax.trian
     assert not hasattr(nnjax, "os")
     assert nnjax.__version__
     assert "__version__" in dir(nnjax)
@@ -66,8 +64,6 @@ def test_an_unknown_name_is_an_attribute_error():
 @pytest.mark.parametrize("module", ["nnjax.models"])
 def test_what_a_family_exports_exists(module):
     module = importlib.import_module(module)
-    assert list(module.__all__) == sorted(
-        module.__all__, key=lambda name: (not name.isupper(), name.islower(), name)
-    )
+    assert list(module.__all__) == sorted(module.__all__, key=lambda name: (not name.isupper(), name.islower(), name))
     for name in module.__all__:
         assert getattr(module, name).__doc__

@@ -132,9 +132,7 @@ def test_keys_decide_and_batches_of_keys_agree(name):
     ],
 )
 def test_a_wrong_name_suggests_the_nearest(wrong, near):
-    with pytest.raises(
-        ValueError, match=f"initializer '{wrong}' is not one of zeros, .*; did you mean '{near}'"
-    ):
+    with pytest.raises(ValueError, match=f"initializer '{wrong}' is not one of zeros, .*; did you mean '{near}'"):
         initializers.by_name(wrong)
 
 

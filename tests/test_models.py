@@ -1,4 +1,4 @@
-"""The seam to Flax, summaries against counts by hand, padded nets against plain ones, a block against PyTorch's."""
+"""The seam to Flax, summaries by hand, padded nets against plain ones, a block against PyTorch's."""
 
 import json
 import resource
@@ -75,9 +75,7 @@ def test_batch_statistics_move_only_in_training():
     assert jax.tree.all(jax.tree.map(np.array_equal, stats, same))
     np.testing.assert_allclose(y, X / np.sqrt(1 + 1e-5), rtol=1e-5)
     y, moved = models.apply(Normalized(), params, stats, X, train=True)
-    np.testing.assert_allclose(
-        moved["batch_stats"]["BatchNorm_0"]["mean"], 0.5 * X.mean(0), rtol=1e-5, atol=1e-7
-    )
+    np.testing.assert_allclose(moved["batch_stats"]["BatchNorm_0"]["mean"], 0.5 * X.mean(0), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(moved["batch_stats"]["BatchNorm_0"]["var"], 0.5 + 0.5 * X.var(0), rtol=1e-5)
     np.testing.assert_allclose(y.mean(0), np.zeros(5), atol=1e-6)
     np.testing.assert_allclose(y.var(0), np.ones(5), rtol=1e-4)
@@ -106,9 +104,7 @@ def test_network_is_the_same_pair_of_functions():
     assert jax.tree.all(jax.tree.map(np.array_equal, params, models.init(model, KEY, X)[0]))
     np.testing.assert_array_equal(y, models.apply(model, params, stats, X)[0])
     hidden = jax.nn.relu(X @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"][None])
-    np.testing.assert_allclose(
-        y, hidden @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"][None], atol=1e-5
-    )
+    np.testing.assert_allclose(y, hidden @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"][None], atol=1e-5)
 
 
 # Summaries
@@ -147,9 +143,7 @@ def test_worked_convolutional_nets(model, start):
     assert made.total == example["total"] == sum(example["per_layer"])
     assert [layer.parameters for layer in made.layers] == example["per_layer"]
     if "shapes" in example:
-        shapes = [
-            tuple(shape) for shape in example["shapes"] if shape != [8192]
-        ]  # the flattening is no layer
+        shapes = [tuple(shape) for shape in example["shapes"] if shape != [8192]]  # the flattening is no layer
         assert [layer.output_shape for layer in made.layers] == shapes
     assert [layer.name.split("_")[0] for layer in made.layers][-1] == "Dense"
 
@@ -439,9 +433,7 @@ def test_a_residual_block_is_pytorchs(channels, features, stride, train):
     def normed(z, i):
         norm, seen = params[f"BatchNorm_{i}"], stats["batch_stats"][f"BatchNorm_{i}"]
         mean, var = tensor(seen["mean"]), tensor(seen["var"])
-        out = functional.batch_norm(
-            z, mean, var, tensor(norm["scale"]), tensor(norm["bias"]), train, 0.1, 1e-5
-        )
+        out = functional.batch_norm(z, mean, var, tensor(norm["scale"]), tensor(norm["bias"]), train, 0.1, 1e-5)
         moved[i] = mean.numpy()
         return functional.relu(out)
 
@@ -457,9 +449,7 @@ def test_a_residual_block_is_pytorchs(channels, features, stride, train):
     out = convolved(normed(convolved(first, one, stride=stride, padding=1), 1), two, padding=1) + shortcut
     np.testing.assert_allclose(y, out.numpy().transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
     for i in (0, 1):  # running means; PyTorch's running variance is the unbiased one
-        np.testing.assert_allclose(
-            after["batch_stats"][f"BatchNorm_{i}"]["mean"], moved[i], rtol=1e-4, atol=1e-5
-        )
+        np.testing.assert_allclose(after["batch_stats"][f"BatchNorm_{i}"]["mean"], moved[i], rtol=1e-4, atol=1e-5)
 
 
 def test_resnet_is_its_blocks_in_a_row():

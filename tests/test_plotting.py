@@ -29,7 +29,7 @@ def test_style_leaves_global_settings(tmp_path):
         assert mpl.rcParams["axes.grid"]
         assert mpl.rcParams["font.size"] == 9
         assert mpl.rcParams["axes.prop_cycle"].by_key()["color"] == list(plotting.COLORS)
-        figure, grid = plotting.figure()
+        figure, _ = plotting.figure()
         figure.savefig(tmp_path / "a.png")
     assert dict(mpl.rcParams) == before
     with pytest.raises(KeyError), plotting.style():
@@ -137,9 +137,7 @@ def test_log_axis_writes_plain_numbers(axes, which):
     axes.plot([1, 30, 1000], [1, 30, 1000])
     plotting.log_axis(axes, [1, 30, 1000], which)
     axes.figure.canvas.draw()
-    assert (axes.get_xscale(), axes.get_yscale()) == (
-        ("log", "linear") if which == "x" else ("linear", "log")
-    )
+    assert (axes.get_xscale(), axes.get_yscale()) == (("log", "linear") if which == "x" else ("linear", "log"))
     axis = axes.xaxis if which == "x" else axes.yaxis
     assert [label.get_text() for label in axis.get_ticklabels()] == ["1", "30", "1000"]
     assert {label.get_text() for label in axis.get_ticklabels(minor=True)} <= {""}

@@ -294,9 +294,7 @@ def descent(widths, seeds, dtype=np.float64, **options):
     runs = []
     for seed in range(seeds):
         data, context = jax.tree.map(lambda v: v.astype(dtype) if v.dtype == np.float64 else v, digits(seed))
-        path = width_path(
-            jax.random.key(seed), widths, *data, evaluate=test_errors, context=context, **options
-        )
+        path = width_path(jax.random.key(seed), widths, *data, evaluate=test_errors, context=context, **options)
         runs.append(jax.tree.map(lambda v: np.asarray(v[:, 0]), path["evaluation"]))
     return tuple(np.stack([run[name] for run in runs]) for name in ("mse", "error"))
 

@@ -37,9 +37,7 @@ def tree(shift=0.0):
         coords={"width": ["small", "large"], "seed": [0, 1, 2]},
         attrs={"data": "digits"},
     )
-    return xr.DataTree.from_dict(
-        {"/": xr.Dataset(attrs={"title": "two panels"}), "/nets": loss, "/nets/extra": loss}
-    )
+    return xr.DataTree.from_dict({"/": xr.Dataset(attrs={"title": "two panels"}), "/nets": loss, "/nets/extra": loss})
 
 
 def names(folder):
@@ -166,9 +164,7 @@ def test_checksums_are_of_the_bytes_on_disk_and_equal_arrays_give_equal_bytes(tm
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == sums[-1]
     assert sums[0] == sums[1]
     assert results.write_arrays(tmp_path / "c", ARRAYS | {"loss": ARRAYS["loss"] + 1e-15}) != sums[0]
-    assert results.write_json(tmp_path / "d", {"b": 1, "a": 2}) == results.write_json(
-        tmp_path / "e", {"a": 2, "b": 1}
-    )
+    assert results.write_json(tmp_path / "d", {"b": 1, "a": 2}) == results.write_json(tmp_path / "e", {"a": 2, "b": 1})
     assert json.loads((tmp_path / "d").read_text()) == {"a": 2, "b": 1}
 
 
@@ -189,9 +185,7 @@ def test_arrays_come_back_as_they_were(tmp_path):
         np.testing.assert_array_equal(plain["loss"], ARRAYS["loss"])
 
 
-@pytest.mark.parametrize(
-    "value", [np.array([1, "a", None], object), [None], np.array([(1, None)], dtype="i4,O")]
-)
+@pytest.mark.parametrize("value", [np.array([1, "a", None], object), [None], np.array([(1, None)], dtype="i4,O")])
 def test_objects_are_not_stored(tmp_path, value):
     with pytest.raises(ValueError, match="array 'bad' has dtype object"):
         results.write_arrays(tmp_path / "a.npz", {"good": np.ones(2), "bad": value})
@@ -230,7 +224,7 @@ def test_pickled_objects_are_refused_unread(tmp_path):
             return (Path.touch, (tmp_path / "exploded",))
 
     np.savez(tmp_path / "bomb.npz", a=np.array([Bomb()], object))
-    with pytest.raises(ResultsError, match="damaged or not an .npz of plain arrays") as error:
+    with pytest.raises(ResultsError, match=r"damaged or not an \.npz of plain arrays") as error:
         results.read_arrays(tmp_path / "bomb.npz")
     one_sentence(error)
     assert not (tmp_path / "exploded").exists()
@@ -269,9 +263,7 @@ def test_trees_come_back_and_their_digest_sees_every_change(tmp_path):
     assert names(tmp_path) == ["a.nc", "b.nc"]
     back = results.read_tree(tmp_path / "a.nc")
     assert back.identical(made)
-    assert (
-        results.digest(back) == results.digest(made) == results.digest(results.read_tree(tmp_path / "b.nc"))
-    )
+    assert results.digest(back) == results.digest(made) == results.digest(results.read_tree(tmp_path / "b.nc"))
     (tmp_path / "a.nc").unlink()
     assert float(back["nets/loss"].sum()) == 15  # in memory, not a view of the file
 
@@ -284,9 +276,7 @@ def test_trees_come_back_and_their_digest_sees_every_change(tmp_path):
         xr.DataTree.from_dict({"/nets": nets.rename(loss="error"), "/nets/extra": nets}),
         xr.DataTree.from_dict({"/other": nets, "/other/extra": nets}),
         xr.DataTree.from_dict({"/nets": nets.transpose("seed", "width"), "/nets/extra": nets}),
-        xr.DataTree.from_dict(
-            {"/nets": nets.assign(loss=nets["loss"].astype(np.float32)), "/nets/extra": nets}
-        ),
+        xr.DataTree.from_dict({"/nets": nets.assign(loss=nets["loss"].astype(np.float32)), "/nets/extra": nets}),
     ]
     digests = {results.digest(other) for other in [made, *others]}
     assert len(digests) == len(others) + 1
@@ -357,9 +347,7 @@ def test_another_identity_is_refused_with_the_difference(tmp_path):
     with Folder(tmp_path / "run", IDENTITY):
         pass
     other = {"config": {"lr": 0.2, "widths": [1, 2]}, "code": "abc"}
-    with pytest.raises(
-        ResultsError, match=r"belongs to another run \(config.lr 0.1 there, 0.2 now\)"
-    ) as error:
+    with pytest.raises(ResultsError, match=r"belongs to another run \(config.lr 0.1 there, 0.2 now\)") as error:
         Folder(tmp_path / "run", other)
     assert "--force-new" in one_sentence(error)
     with pytest.raises(
@@ -411,7 +399,7 @@ def test_a_path_that_cannot_be_written(tmp_path):
 def test_a_read_only_folder(tmp_path):
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(ResultsError, match="cannot be written .Permission denied"):
+        with pytest.raises(ResultsError, match=r"cannot be written \(Permission denied"):
             Folder(tmp_path / "run", IDENTITY)
     finally:
         tmp_path.chmod(0o700)
@@ -422,7 +410,7 @@ def test_no_space_for_the_first_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "touch", full)
-    with pytest.raises(ResultsError, match="cannot be written .No space left on device"):
+    with pytest.raises(ResultsError, match=r"cannot be written \(No space left on device"):
         Folder(tmp_path / "run", IDENTITY)
 
 
@@ -512,7 +500,7 @@ def test_a_damaged_manifest_is_one_sentence(tmp_path, content):
         pass
     (tmp_path / "run/manifest.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     for _ in range(2):
-        with pytest.raises(ResultsError, match="manifest.json' is damaged") as error:
+        with pytest.raises(ResultsError, match=r"manifest\.json' is damaged") as error:
             Folder(tmp_path / "run", IDENTITY)
         one_sentence(error)
 
@@ -545,9 +533,7 @@ def test_figures_are_written_twice_with_equal_bytes(tmp_path):
             folder.write_figures({"loss": figure})
             assert names(folder.path / "figures") == ["loss.png", "loss.svg"]
             assert folder.verified("figures/loss.png")
-            contents.append(
-                [(folder.path / "figures" / name).read_bytes() for name in ("loss.png", "loss.svg")]
-            )
+            contents.append([(folder.path / "figures" / name).read_bytes() for name in ("loss.png", "loss.svg")])
     assert contents[0][0].startswith(b"\x89PNG")
     assert contents[0][1].startswith(b"<?xml")
     assert contents[0] == contents[1]
@@ -648,9 +634,7 @@ def test_kills_in_the_middle_of_writes_leave_whole_files(tmp_path):
 def bad_names():
     part = st.text(max_size=8)
     return st.one_of(
-        st.tuples(part, st.sampled_from(["/", "\\", "..", "\0", "\n", " ", ":", "~", "%", "é"]), part).map(
-            "".join
-        ),
+        st.tuples(part, st.sampled_from(["/", "\\", "..", "\0", "\n", " ", ":", "~", "%", "é"]), part).map("".join),
         st.sampled_from(["", ".", ".hidden", "-rf", "_x", "a" * 129, "/etc/passwd", "a\n"]),
     )
 
@@ -695,10 +679,7 @@ ROWS = [
 
 def test_markdown_table_is_one_line_a_row():
     lines = results.markdown_table(ROWS).splitlines()
-    assert (
-        lines[0]
-        == "| Claim | Quantity | Measured | Interval | Seeds | Published | Source | Tolerance | Verdict |"
-    )
+    assert lines[0] == "| Claim | Quantity | Measured | Interval | Seeds | Published | Source | Tolerance | Verdict |"
     assert lines[1] == "|---|---|---|---|---|---|---|---|---|"
     assert lines[2] == (
         "| wide nets \\| deep nets | error | 0.12 | [0.1, 0.2] | 20 | 0.11 | Table 1 | 0.02 | reproduced |"

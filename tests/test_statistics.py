@@ -80,9 +80,7 @@ def test_peaks_by_hand(curve, peak):
     assert interior_peak(curve) == peak
 
 
-@pytest.mark.parametrize(
-    "curve", [[1, 2, 3, 4], [4, 3, 2, 1], [3, 1, 2], [2, 1, 1, 2], [np.nan] * 4, [1, np.nan, 2]]
-)
+@pytest.mark.parametrize("curve", [[1, 2, 3, 4], [4, 3, 2, 1], [3, 1, 2], [2, 1, 1, 2], [np.nan] * 4, [1, np.nan, 2]])
 def test_no_interior_peak_no_prominence(curve):
     assert interior_peak(curve).prominence <= 0
 

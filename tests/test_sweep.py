@@ -139,7 +139,9 @@ def test_auto_takes_the_cheapest_grouping_of_the_model(monkeypatch):
     options = {"key": KEY, "data": DATA, "padded": "width"}
     sizes = {}
     for compile_seconds in (1e-9, 1e-3, 1e9):
-        monkeypatch.setitem(estimate.MACHINES, "cpu", estimate.MACHINES["cpu"]._replace(compile_seconds=compile_seconds))
+        monkeypatch.setitem(
+            estimate.MACHINES, "cpu", estimate.MACHINES["cpu"]._replace(compile_seconds=compile_seconds)
+        )
         plans = {s: plan(big, axes, strategy=s, **options) for s in ("auto", "loop", "pad", "bucket")}
         totals = {s: p.compile_seconds + p.run_seconds for s, p in plans.items()}
         assert totals["auto"] <= min(totals.values()) * 1.0001
@@ -158,7 +160,9 @@ def test_padded_lanes_get_their_own_size_and_the_allocation():
         np.testing.assert_array_equal(found["sum"], np.outer([0, 1, 6], [1, 10]))
 
 
-@pytest.mark.parametrize(("lanes", "devices", "width"), [(1, 2, 8), (5, 2, 8), (16, 2, 8), (17, 2, 8), (100, 4, 8), (7, 1, 3)])
+@pytest.mark.parametrize(
+    ("lanes", "devices", "width"), [(1, 2, 8), (5, 2, 8), (16, 2, 8), (17, 2, 8), (100, 4, 8), (7, 1, 3)]
+)
 def test_layout_wastes_less_than_a_row_of_lanes(lanes, devices, width):
     side, rounds = _layout(lanes, devices, width, 1.0, 1e9)
     assert side <= width

@@ -57,9 +57,7 @@ def test_ridgeless_risk_is_infinite_exactly_where_the_mean_is():
 def test_ridgeless_risk_tends_to_its_limit(gamma):
     n = 10**6
     finite = theory.ridgeless_risk(n, gamma * n, signal=2.0, noise=0.5)
-    np.testing.assert_allclose(
-        finite, theory.ridgeless_risk_limit(gamma, signal=2.0, noise=0.5), rtol=2e-5, atol=0
-    )
+    np.testing.assert_allclose(finite, theory.ridgeless_risk_limit(gamma, signal=2.0, noise=0.5), rtol=2e-5, atol=0)
 
 
 def test_ridgeless_limit_by_hand():
@@ -200,9 +198,7 @@ def test_random_features_risk_is_the_published_polynomials():
     for _ in range(200):
         psi1, psi2 = 10 ** rng.uniform(-1, 1, 2)
         linear, noise, nonlinear = rng.uniform(0, 2, 3)
-        risk = theory.random_features_risk(
-            psi1, psi2, linear_signal=linear, noise=noise, nonlinear_signal=nonlinear
-        )
+        risk = theory.random_features_risk(psi1, psi2, linear_signal=linear, noise=noise, nonlinear_signal=nonlinear)
         np.testing.assert_allclose(risk, mei_montanari(psi1, psi2, linear, noise, nonlinear), rtol=1e-7)
 
 
@@ -228,9 +224,7 @@ def test_random_features_risk_keeps_float32_accuracy():
     """Against float64 at the same float32 arguments."""
     psi1 = np.geomspace(0.01, 100, 801).astype(np.float32)[:, None]
     psi2 = np.array([0.1, 1, 3, 10, 100], np.float32)[None, :]
-    exact = theory.random_features_risk(
-        psi1.astype(np.float64), psi2.astype(np.float64), linear_signal=1.0, noise=0.25
-    )
+    exact = theory.random_features_risk(psi1.astype(np.float64), psi2.astype(np.float64), linear_signal=1.0, noise=0.25)
     with jax.enable_x64(False):
         single = theory.random_features_risk(psi1, psi2, linear_signal=1.0, noise=0.25)
     assert single.dtype == jnp.float32

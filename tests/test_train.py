@@ -183,7 +183,9 @@ def test_accumulated_gradients_equal_the_whole_batch():
         )
         for parts in (1, 4)
     ]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), results[0].params, results[1].params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), results[0].params, results[1].params
+    )
 
 
 def test_class_weights_equal_repeating_the_examples():
@@ -276,7 +278,9 @@ def test_vmap_over_hyperparameters_equals_single_runs_and_traces_once():
 
 def test_segments_checkpoints_and_resuming_change_no_number(tmp_path):
     x, y = _problem()
-    run = make_train(LINEAR, _half_squared, lambda h: optax.adam(h["lr"]), Config(steps=30, batch_size=5, evaluate_every=3))
+    run = make_train(
+        LINEAR, _half_squared, lambda h: optax.adam(h["lr"]), Config(steps=30, batch_size=5, evaluate_every=3)
+    )
     data, args = {"train": (x, y)}, (jax.random.key(2), {"lr": 0.1})
     whole = jax.jit(run)(*args, data)
     seen = []

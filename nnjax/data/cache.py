@@ -97,8 +97,7 @@ def _read_checked(source: SourceFile, path: Path) -> bytes:
         raise _unreadable(source, path, error) from error
     if len(content) != source.size:
         raise DataError(
-            f"{source} at {path} is damaged: {size:,} bytes where {source.size:,} were expected; "
-            f"{_remedy(source)}"
+            f"{source} at {path} is damaged: {size:,} bytes where {source.size:,} were expected; {_remedy(source)}"
         )
     found = hashlib.sha256(content).hexdigest()
     if found != source.sha256:
@@ -133,8 +132,7 @@ def _download(source: SourceFile, path: Path, *, schemes: tuple[str, ...] = _HTT
         raise
     except requests.exceptions.InvalidSchema as error:
         raise DataError(
-            f"{source} was not downloaded: {source.url} leads to an address that is not https; "
-            f"{_by_hand(path)}"
+            f"{source} was not downloaded: {source.url} leads to an address that is not https; {_by_hand(path)}"
         ) from error
     except requests.exceptions.HTTPError as error:
         status = "unknown" if error.response is None else error.response.status_code
@@ -143,8 +141,7 @@ def _download(source: SourceFile, path: Path, *, schemes: tuple[str, ...] = _HTT
         ) from error
     except requests.exceptions.RequestException as error:
         raise DataError(
-            f"{source} could not be downloaded from {source.url} (no network? {type(error).__name__}); "
-            f"{_by_hand(path)}"
+            f"{source} could not be downloaded from {source.url} (no network? {type(error).__name__}); {_by_hand(path)}"
         ) from error
     except OSError as error:
         raise DataError(

@@ -47,9 +47,7 @@ def unxz(content: bytes, limit: int, what: str) -> bytes:
     return _whole(plain, decompressor, limit, what)
 
 
-def _whole(
-    plain: bytes, decompressor: "zlib._Decompress | lzma.LZMADecompressor", limit: int, what: str
-) -> bytes:
+def _whole(plain: bytes, decompressor: "zlib._Decompress | lzma.LZMADecompressor", limit: int, what: str) -> bytes:
     if len(plain) > limit:
         raise DataError(f"{what} holds more than the {limit:,} bytes allowed")
     if not decompressor.eof:

@@ -111,18 +111,14 @@ def _images(pixels: np.ndarray, labels: np.ndarray) -> Split:
     return Split(np.divide(pixels, np.float32(255), dtype=np.float32), labels.astype(np.int32))
 
 
-def _idx(
-    sources: tuple[SourceFile, ...], class_names: tuple[str, ...], name: str, cache: CacheFolder
-) -> Dataset:
+def _idx(sources: tuple[SourceFile, ...], class_names: tuple[str, ...], name: str, cache: CacheFolder) -> Dataset:
     """A data set of four IDX files: train images, train labels, test images, test labels."""
     arrays = []
     for source, dimensions in zip(sources, (3, 1, 3, 1), strict=True):
         plain = formats.gunzip(_cache.read(source, cache=cache), _IDX_LIMIT, str(source))
         arrays.append(formats.parse_idx(plain, dimensions, str(source)))
     x_train, y_train, x_test, y_test = arrays
-    return Dataset(
-        name, _images(x_train[..., None], y_train), _images(x_test[..., None], y_test), class_names
-    )
+    return Dataset(name, _images(x_train[..., None], y_train), _images(x_test[..., None], y_test), class_names)
 
 
 def _archive(
@@ -135,12 +131,9 @@ def _archive(
     return Dataset(name, _images(*train), _images(*test), formats.CIFAR10_CLASSES)
 
 
-def _idx_sources(
-    dataset: str, folder: str, url: str, files: dict[str, tuple[int, str]]
-) -> tuple[SourceFile, ...]:
+def _idx_sources(dataset: str, folder: str, url: str, files: dict[str, tuple[int, str]]) -> tuple[SourceFile, ...]:
     return tuple(
-        SourceFile(dataset, f"{folder}/{file}", size, sha256, url + file)
-        for file, (size, sha256) in files.items()
+        SourceFile(dataset, f"{folder}/{file}", size, sha256, url + file) for file, (size, sha256) in files.items()
     )
 
 

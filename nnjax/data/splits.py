@@ -25,9 +25,7 @@ def take(split: Split, indices: Array) -> Split:
     return Split(split.x[indices], split.y[indices])
 
 
-def stratified_split(
-    y: Array, parts: Sequence[int] | Sequence[float], *, seed: int
-) -> tuple[np.ndarray, ...]:
+def stratified_split(y: Array, parts: Sequence[int] | Sequence[float], *, seed: int) -> tuple[np.ndarray, ...]:
     """Disjoint parts of the examples, each with the class proportions of the whole.
 
     Part totals are exact. In every part the number of examples of a class is its proportional share rounded

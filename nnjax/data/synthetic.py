@@ -64,9 +64,7 @@ def linear_gaussian(
     return _linear(jax.random.normal(for_x, (n, d)), for_beta, for_noise, signal, noise)
 
 
-def linear_sphere(
-    key: Key, n: int, d: int, *, signal: Array | float = 1.0, noise: Array | float = 0.0
-) -> LinearSample:
+def linear_sphere(key: Key, n: int, d: int, *, signal: Array | float = 1.0, noise: Array | float = 0.0) -> LinearSample:
     """Linear regression on inputs uniform on the sphere of radius sqrt(d) (Mei and Montanari, 2019).
 
     Arguments, targets and errors as in `linear_gaussian`.
@@ -142,9 +140,7 @@ def spirals(
     return Split(x + jnp.sqrt(noise) * jax.random.normal(for_noise, (n, 2)), y)
 
 
-def _linear(
-    x: jax.Array, for_beta: Key, for_noise: Key, signal: Array | float, noise: Array | float
-) -> LinearSample:
+def _linear(x: jax.Array, for_beta: Key, for_noise: Key, signal: Array | float, noise: Array | float) -> LinearSample:
     beta = jnp.sqrt(signal) * _directions(for_beta, (x.shape[1],))
     return LinearSample(x, x @ beta + jnp.sqrt(noise) * jax.random.normal(for_noise, (x.shape[0],)), beta)
 

@@ -11,8 +11,8 @@ from nnjax.types import Array
 class SmallCNN(nn.Module):
     """Four stages 3x3 convolution, batch norm, ReLU, max pooling of widths k, 2k, 4k, 8k, then logits.
 
-    Nakkiran et al. (2019), after Page's 5-layer net. Pooling 1, 2, 2, then everything that is left (8 for 32 x 32), so any
-    picture of 4 x 4 or more works.
+    Nakkiran et al. (2019), after Page's 5-layer net. Pooling 1, 2, 2, then everything that is left (8 for
+    32 x 32), so any picture of 4 x 4 or more works.
 
     Attributes:
       width: k.

@@ -15,7 +15,7 @@ from nnjax.train import Network
 from nnjax.types import Array, Key, PyTree
 
 
-def _train_argument(model: nn.Module, train: bool) -> dict[str, bool]:
+def _train_argument(model: nn.Module, train: bool) -> dict[str, Any]:
     return {"train": train} if "train" in inspect.signature(type(model).__call__).parameters else {}
 
 
@@ -40,7 +40,7 @@ def apply(
     variables = {"params": params, **stats}
     keywords = _train_argument(model, train)
     if not train or not stats:
-        return model.apply(variables, x, rngs=rngs, **keywords), stats
+        return jnp.asarray(model.apply(variables, x, rngs=rngs, **keywords)), stats
     y, updated = model.apply(variables, x, rngs=rngs, mutable=list(stats), **keywords)
     return y, {**stats, **updated}
 

@@ -65,7 +65,7 @@ def padded_mlp(model: MLP, widths: Sequence[Array | int]) -> Network:
         raise ValueError(f"widths={list(widths)} must name one width for each of the {len(model.features)} layers")
     for width, size in zip(widths, model.features, strict=True):
         if isinstance(width, int | np.integer) and not 1 <= width <= size:
-            raise ValueError(f"widths={list(widths)} must lie between 1 and the allocation, {tuple(model.features)}")
+            raise ValueError(f"widths={list(widths)} must lie between 1 and the allocation, {list(model.features)}")
     with jax.ensure_compile_time_eval():
         at_zero = float(jax.jit(model.activation)(np.zeros((), np.float32)))
     if at_zero != 0:

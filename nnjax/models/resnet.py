@@ -10,9 +10,7 @@ import flax.linen as nn
 from nnjax import conv
 from nnjax.types import Array
 
-_Conv = partial(
-    nn.Conv, padding=1, use_bias=False, kernel_size=(3, 3), conv_general_dilated=conv.conv_general_dilated
-)
+_Conv = partial(nn.Conv, padding=1, use_bias=False, kernel_size=(3, 3), conv_general_dilated=conv.conv_general_dilated)
 
 
 class PreActivationBlock(nn.Module):

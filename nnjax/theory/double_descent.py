@@ -190,9 +190,7 @@ def random_features_risk(
     Reference: Mei & Montanari (2019), "The generalization error of random features regression: precise
     asymptotics and double descent curve", theorem 4.
     """
-    psi1, psi2, linear_signal, noise, nonlinear_signal = _floats(
-        psi1, psi2, linear_signal, noise, nonlinear_signal
-    )
+    psi1, psi2, linear_signal, noise, nonlinear_signal = _floats(psi1, psi2, linear_signal, noise, nonlinear_signal)
     z = math.pi / (math.pi - 2)
     u = _positive_root(z, jnp.minimum(psi1, psi2))
     d = 1 + z * u

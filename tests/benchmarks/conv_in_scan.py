@@ -101,9 +101,7 @@ def contestants(data: tuple) -> dict[str, tuple[Callable, tuple, int]]:
     """Name -> (compiled call, its arguments, steps times configurations in it)."""
     params = init(jax.random.key(0))
     carry = (params, OPTIMIZER.init(params))
-    many = jax.vmap(lambda key: (p := init(key), OPTIMIZER.init(p)))(
-        jax.random.split(jax.random.key(0), LANES)
-    )
+    many = jax.vmap(lambda key: (p := init(key), OPTIMIZER.init(p)))(jax.random.split(jax.random.key(0), LANES))
     fast, plain = make_step(fast_conv2d, fast_max_pool), make_step(plain_conv2d, plain_max_pool)
     average = make_step(fast_conv2d, fast_avg_pool)
     once = jax.jit(fast)
