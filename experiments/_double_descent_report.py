@@ -379,7 +379,7 @@ def _side_rows(results: xr.Dataset, what: str) -> list[Row]:
     widths, error = noisy["width"].values, _at_end(noisy, "test_error")
     seeds = len(error)
     where = f"{what}, {results.attrs['data']}, n = {results.attrs['n']}, {_percent(noisy['noise'])}"
-    peak = interior_peak(error.mean(axis=0)).index
+    peak = interior_peak(error.mean(axis=0)).at
     drop = error[:, peak] - error[:, -1]
     ratio = float(drop.mean() / standard_error(drop))
     rows = [

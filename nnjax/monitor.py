@@ -71,14 +71,17 @@ class ProgressBar(Monitor):
         self._bar.stop()
 
     def begin(self, name: str, work: float) -> None:
+        """A new bar."""
         self._name, self._before = name, (self.seconds["compile"], self.seconds["run"])
         self._task = self._bar.add_task(name, total=max(work, 1e-9))
 
     def advance(self, work: float) -> None:
+        """The bar moves by its share."""
         if self._task is not None:
             self._bar.advance(self._task, work)
 
     def end(self) -> None:
+        """The bar is full; without a terminal, its line is printed."""
         if self._task is not None:
             self._bar.update(self._task, completed=self._bar.tasks[self._task].total)
             self._task = None

@@ -123,7 +123,7 @@ def write_tree(path: Path, tree: xr.DataTree) -> str:
     """Write a DataTree as netCDF-4, atomically; returns its SHA-256."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.nc")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.nc")
     try:
         tree.to_netcdf(temporary, engine="h5netcdf")
         return write_bytes(path, temporary.read_bytes())
@@ -252,6 +252,8 @@ class Folder:
         self._refuse_foreign()
         self._make()
         self._acquire()
+        for leftover in self.path.rglob(".*.tmp*"):  # of a killed owner: this process now holds the lock
+            leftover.unlink(missing_ok=True)
         try:
             self._manifest = self._open_manifest()
         except BaseException:

@@ -33,9 +33,10 @@ def t_interval(samples: Array, level: float = 0.95, axis: int = 0) -> Interval:
     n = samples.shape[axis]
     if n == 0:
         raise ValueError("an interval needs at least one sample")
-    mean = samples.mean(axis=axis)
-    half = standard_error(samples, axis) * stdtrit(max(n - 1, 1), 0.5 + level / 2)
-    return Interval(mean, mean - half, mean + half)
+    with np.errstate(invalid="ignore"):  # infinite samples: the interval is NaN
+        mean = samples.mean(axis=axis)
+        half = standard_error(samples, axis) * stdtrit(max(n - 1, 1), 0.5 + level / 2)
+        return Interval(mean, mean - half, mean + half)
 
 
 def standard_error(samples: Array, axis: int = 0) -> Array:
@@ -44,13 +45,14 @@ def standard_error(samples: Array, axis: int = 0) -> Array:
     n = samples.shape[axis]
     if n < 2:
         return np.full(np.delete(samples.shape, axis), np.nan)
-    return samples.std(axis=axis, ddof=1) / np.sqrt(n)
+    with np.errstate(invalid="ignore"):
+        return samples.std(axis=axis, ddof=1) / np.sqrt(n)
 
 
 class Peak(NamedTuple):
     """The interior peak of a curve: its index, and its height above the higher of the two valleys beside it."""
 
-    index: int
+    at: int
     prominence: float
 
 
@@ -83,10 +85,12 @@ def verdict(
     baseline, the 95 % interval of measured - baseline excludes zero on the published side; ``better`` when that
     effect is beyond the tolerance in the claimed direction; ``direction only`` when just the side is right;
     ``not reproduced`` when the 90 % interval lies outside the tolerance; else, or with fewer than ``least``
-    samples, ``inconclusive``.
+    samples (5 where the tolerance is at least two standard deviations of them), ``inconclusive``.
     """
     samples = np.asarray(measured, float)
-    if not np.isfinite(samples).all() or len(samples) < least:
+    if not np.isfinite(samples).all() or len(samples) < min(least, 5):
+        return "inconclusive"
+    if len(samples) < least and tolerance < 2 * samples.std(ddof=1):
         return "inconclusive"
     gap = t_interval(samples - published, 0.90)
     inside = gap.low >= -tolerance and gap.high <= tolerance

@@ -352,7 +352,7 @@ class Train:
         for split, arrays in data.items():
             values = self._metrics(state.params, state.stats, arrays)
             scores |= {f"{split}_{metric}": value for metric, value in values.items()}
-        history = {
+        history: dict[str, Array] = {
             name: jnp.asarray(line).at[state.evaluation].set(scores[name].astype(line.dtype))
             for name, line in state.history.items()
         }

@@ -1,4 +1,4 @@
-"""Strict JAX for every test, and one compilation cache per user so that repeated runs start fast."""
+"""Strict JAX for every test, on two CPU devices; real data only where `NNJAX_DATA` names it."""
 
 import os
 from pathlib import Path

@@ -256,6 +256,16 @@ def test_help_gives_every_option_with_its_default():
     assert "Updates of every net" in done.stdout
 
 
+def test_the_snippet_in_the_readme_runs(tmp_path):
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    code += '\nassert dict(found.sizes) == {"width": 3, "rate": 3, "seed": 5, "epoch": 20}'
+    code += '\nassert float(found["error"].isel(epoch=-1).mean("seed").min()) < 0.05'
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=_environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_a_killed_study_resumes_to_equal_results(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -81,6 +81,24 @@ def test_batch_statistics_move_only_in_training():
     np.testing.assert_allclose(y.var(0), np.ones(5), rtol=1e-4)
 
 
+class Counting(nn.Module):
+    """Counts its calls wherever it is allowed to."""
+
+    @nn.compact
+    def __call__(self, x):
+        count = self.variable("seen", "count", lambda: jnp.zeros((), int))
+        if self.is_mutable_collection("seen") and not self.is_initializing():
+            count.value += 1
+        return x
+
+
+def test_nothing_may_be_written_outside_training():
+    params, stats = models.init(Counting(), KEY, X)
+    for train, expected in ((True, 1), (False, 0)):
+        _, after = models.apply(Counting(), params, stats, X, train=train)
+        assert after["seen"]["count"] == expected
+
+
 def test_dropout_needs_a_key_and_follows_it():
     model = models.MLP((50,), classes=4, dropout=0.5)
     params, stats = init(model, KEY, X)
@@ -395,6 +413,8 @@ def test_widths_may_be_traced():
 def test_a_net_that_cannot_be_padded():
     with pytest.raises(ValueError, match=r"needs activation\(0\) = 0, and this one's is 0.5"):
         models.padded_mlp(models.MLP((8,), activation=jax.nn.sigmoid), [4])
+    with pytest.raises(ValueError, match="dropout=0"):
+        models.padded_mlp(models.MLP((8,), dropout=0.1), [4])
     for widths in ([], [1, 2], [1, 2, 3]):
         with pytest.raises(ValueError, match="must name one width for each of the 1 layers"):
             models.padded_mlp(models.MLP((8,)), widths)

@@ -66,6 +66,8 @@ def padded_mlp(model: MLP, widths: Sequence[Array | int]) -> Network:
     for width, size in zip(widths, model.features, strict=True):
         if isinstance(width, int | np.integer) and not 1 <= width <= size:
             raise ValueError(f"widths={list(widths)} must lie between 1 and the allocation, {list(model.features)}")
+    if model.dropout > 0:
+        raise ValueError(f"padding needs dropout=0, not {model.dropout}: the mask would depend on the allocation")
     with jax.ensure_compile_time_eval():
         at_zero = float(jax.jit(model.activation)(np.zeros((), np.float32)))
     if at_zero != 0:
