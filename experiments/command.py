@@ -52,8 +52,16 @@ def main(module: str, argv: list[str] | None = None) -> int:
     Returns the exit code: 0 done, 2 a mistake named in one sentence. The study is imported by its name, so that its
     functions are called the same whether it is run as a script or imported.
     """
-    study, name = importlib.import_module(module), module.rpartition(".")[2]
-    argv = sys.argv[1:] if argv is None else argv
+    name = module.rpartition(".")[2]
+    try:
+        return _main(importlib.import_module(module), module, sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:  # before there was anything to resume
+        print(f"{name}: stopped", file=sys.stderr)
+        return 130
+
+
+def _main(study: ModuleType, module: str, argv: list[str]) -> int:
+    name = module.rpartition(".")[2]
     try:
         options, config = _parse(study, module, argv)
     except BadInput as error:
@@ -75,6 +83,9 @@ def _parse(study: ModuleType, module: str, argv: list[str]) -> tuple[Options, An
     import tyro
 
     _check_names(study, argv)
+    repeated = [word for word in ("--preset", "--out") if sum(a.split("=")[0] == word for a in argv) > 1]
+    if repeated:
+        raise BadInput(f"option {repeated[0]} is given twice")
     preset = _value_of("--preset", argv) or Options.preset
     if preset not in study.PRESETS:
         raise BadInput(_unknown("preset", preset, list(study.PRESETS)))
@@ -149,8 +160,10 @@ def _prepare_jax() -> None:
     """Every CPU core a device, and a compilation cache of this user's own; before the backend starts."""
     import jax
 
+    from nnjax.sweep import cores
+
     with contextlib.suppress(RuntimeError):  # started already, as in a test: then with what it has
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+        jax.config.update("jax_num_cpu_devices", cores())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nnjax" / "compiled"
     try:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -192,7 +205,7 @@ class _Job:
 
         try:
             plans = [plan(*call.args, **call.keywords) for call in self.study.sweeps(self.config).values()]
-        except (DataError, BadInput) as error:
+        except (DataError, ValueError, MemoryError) as error:  # nothing is computed yet: what is wrong was given
             return _fail(self.name, str(error))
         for each in plans:
             print(each)
@@ -211,7 +224,9 @@ class _Job:
         from nnjax.data import DataError
 
         try:
-            identity = results.fingerprint(dataclasses.asdict(self.config), self.study)
+            home = Path(self.study.__file__ or "").parent
+            beside = [m for m in list(sys.modules.values()) if Path(getattr(m, "__file__", None) or "/").parent == home]
+            identity = results.fingerprint(dataclasses.asdict(self.config), *sorted(beside, key=lambda m: m.__name__))
             with results.Folder(self.out, identity, force_new=self.options.force_new) as folder:
                 if folder.complete:
                     print((folder.path / "report.txt").read_text(), end="")
@@ -240,8 +255,8 @@ class _Job:
         folder.write_figures(self.study.plot(tree))
         rows = self.study.report(tree)
         total = time.perf_counter() - start
-        spent = {"compile": monitor.seconds["compile"], "run": monitor.seconds["run"], "total": total}
-        folder.add_seconds(spent)
+        spent = {"compile": monitor.seconds["compile"], "run": monitor.seconds["run"]}
+        folder.add_seconds({"compile": spent["compile"], "total": total})
         seconds = folder.seconds
         diverged = _diverged(tree)
         made = results.provenance() | {
@@ -287,8 +302,8 @@ def _report(name: str, study: ModuleType, rows: Any, lines: list[str], seconds: 
     first = (study.__doc__ or name).strip().splitlines()[0]
     parts = [
         f"# {first}",
-        f"Made by `{command}` in {seconds['total']:.0f} s: {seconds['compile']:.0f} s compiling, "
-        f"{seconds['run']:.0f} s running.",
+        f"Made by `{command}`: {seconds['run']:.0f} s running (every chunk counted, also of interrupted runs), "
+        f"{seconds['compile']:.0f} s compiling.",
         results.markdown_table(rows),
         *lines,
     ]
@@ -327,6 +342,8 @@ class _Interruptible:
 
     def _stop(self, number: int, frame: Any) -> NoReturn:
         # Compiled code cannot be interrupted, but every finished chunk is on disk, complete or not at all.
+        if sys.stderr.isatty():
+            sys.stderr.write("\x1b[?25h")  # the progress bar hides the cursor
         self._on_stop()
         sys.stderr.flush()
         sys.stdout.flush()

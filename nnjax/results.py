@@ -366,8 +366,9 @@ class Folder:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Wall time spent over all runs on this folder, by name (``compile``, ``run``, ...)."""
-        return dict(self._manifest["seconds"])
+        """Wall time over all runs on this folder, s: ``run`` is that of every chunk kept, also of killed runs."""
+        chunks = [entry.get("seconds", 0.0) for entry in self._manifest["files"].values()]
+        return {**self._manifest["seconds"], "run": sum(chunks)}
 
     def add_seconds(self, spent: Mapping[str, float]) -> None:
         """Add wall time to the totals."""

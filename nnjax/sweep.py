@@ -25,10 +25,12 @@ import itertools
 import json
 import math
 import os
+import sys
 import time
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +84,7 @@ class Chunk:
     def from_json(cls, text: str) -> Chunk:
         """Read what `to_json` wrote."""
         value = json.loads(text)
-        static = {name: _hashable(item) for name, item in value["static"].items()}
+        static = {name: _plain(item) for name, item in value["static"].items()}
         lanes = {name: tuple(item) for name, item in value["lanes"].items()}
         return cls(static, lanes, tuple(value["positions"]), value["identity"])
 
@@ -107,6 +109,7 @@ class Program:
       lane_seconds: predicted seconds of one lane.
       lane_bytes: predicted working memory of one lane, bytes.
       result_bytes: size of one lane's results, bytes.
+      shapes: shape of each of a lane's results.
     """
 
     static: dict[str, Any]
@@ -115,6 +118,7 @@ class Program:
     lane_seconds: float
     lane_bytes: int
     result_bytes: int
+    shapes: dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -143,20 +147,24 @@ class Plan:
         )
 
 
-def use_all_cores() -> int:
-    """Make every CPU core a JAX device; call it before anything is computed (a notebook's first cell).
+def cores() -> int:
+    """CPU cores that this process may use: its affinity where the system has one, else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    Returns the number of cores. Raises ValueError where JAX has already started with fewer.
+
+def use_all_cores() -> int:
+    """Make every CPU core that this process may use a JAX device; call it before anything is computed.
+
+    Returns the number of cores. Raises ValueError where JAX has already started with another number.
     """
-    cores = os.cpu_count() or 1
     try:
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", cores())
     except RuntimeError:
-        if jax.local_device_count("cpu") != cores:
+        if jax.local_device_count("cpu") != cores():
             raise ValueError(
                 "use_all_cores() must be called before anything is computed; restart and call it first"
             ) from None
-    return cores
+    return cores()
 
 
 def _double() -> bool:
@@ -167,7 +175,7 @@ def _double() -> bool:
 # Planning
 
 
-def _check_axes(axes: Mapping[str, Sequence], static: Sequence[str], padded: str | None, strategy: str) -> None:
+def _check_axes(axes: Mapping[str, tuple], static: Sequence[str], padded: str | None, strategy: str) -> None:
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy={strategy!r} must be one of {', '.join(STRATEGIES)}")
     if not axes:
@@ -182,16 +190,23 @@ def _check_axes(axes: Mapping[str, Sequence], static: Sequence[str], padded: str
             raise ValueError(f"axis {name!r} names a value twice: {list(values)}")
         if name not in static and not all(isinstance(v, int | float | bool) for v in values):
             raise ValueError(f"axis {name!r} has values that are not numbers: {list(values)}; list it under static")
+        if name not in static and any(isinstance(v, int) and not -(2**31) <= v < 2**31 for v in values):
+            raise ValueError(f"axis {name!r} has integers beyond 32 bits: {list(values)}")
         if name == padded and not all(isinstance(v, int) and v > 0 for v in values):
             raise ValueError(f"padded axis {name!r} must hold positive integers, not {list(values)}")
 
 
+def _values(values: Any, traced: bool) -> tuple:
+    """An axis as a tuple of plain Python values; a traced axis with any float holds floats only."""
+    plain = tuple(_plain(v) for v in (np.asarray(values).tolist() if hasattr(values, "dtype") else values))
+    mixed = traced and any(isinstance(v, float) for v in plain) and all(isinstance(v, int | float) for v in plain)
+    return tuple(float(v) for v in plain) if mixed else plain
+
+
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else _hashable(value)
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(_hashable(v) for v in value) if isinstance(value, list | tuple) else value
+    if isinstance(value, np.generic) or (hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0):
+        return value.item()
+    return tuple(_plain(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def _column(values: Sequence) -> np.ndarray:
@@ -206,7 +221,8 @@ def _bind(run: Run, impl: str, seeded: bool, static: Mapping[str, Any]) -> Calla
     def lane(hparams: dict[str, Array], key_data: Array, data: PyTree) -> dict[str, Array]:
         lane_key = jax.random.wrap_key_data(jnp.asarray(key_data), impl=impl)
         if seeded:
-            lane_key = jax.random.fold_in(lane_key, hparams["seed"])
+            lane_key = jax.random.fold_in(lane_key, hparams["seed"] if "seed" in hparams else static["seed"])
+        hparams = {name: value for name, value in hparams.items() if name != _NO_AXIS}
         metrics = run(lane_key, hparams, data, **static)
         if not isinstance(metrics, Mapping) or not all(hasattr(v, "shape") for v in metrics.values()):
             raise ValueError(f"run must return a flat dict of arrays, not {jax.tree.structure(metrics)}")
@@ -215,11 +231,15 @@ def _bind(run: Run, impl: str, seeded: bool, static: Mapping[str, Any]) -> Calla
     return lane
 
 
+# A lane has a column even where every axis is static.
+_NO_AXIS = "_lane"
+
+
 class _Grid:
     """The product of the axes, split into the lanes of each program."""
 
     def __init__(self, axes: Mapping[str, Sequence], static: Sequence[str], padded: str | None):
-        self.axes = {name: tuple(_plain(v) for v in values) for name, values in axes.items()}
+        self.axes = {name: _values(values, name not in static) for name, values in axes.items()}
         self.static, self.padded = tuple(static), padded
         self.traced = [name for name in self.axes if name not in static and name != padded]
         self.shape = tuple(len(values) for values in self.axes.values())
@@ -240,40 +260,50 @@ class _Grid:
             point = {**fixed, **dict(zip(names, row, strict=True))}
             index = [self.axes[name].index(point[name]) for name in self.axes]
             places.append(int(np.ravel_multi_index(index, self.shape)))
-        return {name: tuple(row[i] for row in rows) for i, name in enumerate(names)}, tuple(places)
+        columns = {name: tuple(row[i] for row in rows) for i, name in enumerate(names)}
+        return columns or {_NO_AXIS: (0,) * len(rows)}, tuple(places)
 
 
-def _trace_cost(
-    run: Run, key: Key, data: PyTree, grid: _Grid, static: Mapping[str, Any]
-) -> tuple[estimate.Work, int, int]:
-    """Work, working memory and result size of one lane, from a trace."""
+class _Cost(NamedTuple):
+    """What one lane costs: work, working memory and result size in bytes; and its results' shapes."""
+
+    work: estimate.Work
+    memory: int
+    results: int
+    shapes: dict[str, tuple[int, ...]]
+
+
+def _trace_cost(run: Run, key: Key, data: PyTree, grid: _Grid, static: Mapping[str, Any]) -> _Cost:
+    """The cost of one lane, from a trace."""
     names = [*([grid.padded] if grid.padded else []), *grid.traced]
     hparams = {name: jax.ShapeDtypeStruct((), _column(grid.axes[name]).dtype) for name in names}
     key_data = jax.eval_shape(jax.random.key_data, key)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), data)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), jnp.result_type(leaf)), data)
     lane = _bind(run, str(jax.random.key_impl(key)), "seed" in grid.axes, static)
-    trace = jax.make_jaxpr(lane)(hparams, key_data, shapes)
+    trace, out = jax.make_jaxpr(lane, return_shape=True)(hparams, key_data, shapes)
     results = sum(math.prod(a.shape) * a.dtype.itemsize for a in trace.out_avals)
-    return estimate.work_of(trace), estimate.peak_bytes(trace), results
+    named = {name: tuple(value.shape) for name, value in out.items()}
+    return _Cost(estimate.work_of(trace), estimate.peak_bytes(trace), results, named)
 
 
 def _size_costs(
     run: Run, key: Key, data: PyTree, grid: _Grid, static: Mapping[str, Any], sizes: Sequence[int]
-) -> list[tuple[estimate.Work, int, int]]:
+) -> list[_Cost]:
     """Cost of a lane at each padded size: traced at three sizes, a parabola between (a layer's work is one)."""
     assert grid.padded is not None
     probes = sorted({sizes[0], sizes[len(sizes) // 2], sizes[-1]})
     traced = [_trace_cost(run, key, data, grid, {**static, grid.padded: size}) for size in probes]
-    table = np.array([[w.operations, w.kernels, memory, results] for w, memory, results in traced])
+    table = np.array([[c.work.operations, c.work.kernels, c.memory, c.results] for c in traced])
     fits = [np.polynomial.Polynomial.fit(probes, column, len(probes) - 1) for column in table.T]
     rows = np.array([[max(fit(size), 0.0) for fit in fits] for size in sizes])
-    return [(estimate.Work(r[0], r[1]), int(r[2]), int(r[3])) for r in rows]
+    shapes = traced[-1].shapes
+    return [_Cost(estimate.Work(r[0], r[1]), int(r[2]), int(r[3]), shapes) for r in rows]
 
 
 def _groups(strategy: str, costs: Sequence[float], lanes: Sequence[int], compile_seconds: float) -> tuple[int, ...]:
     """Index of the last size of each program under a strategy."""
     m = len(costs)
-    allowed = {"loop": [m], "pad": [1], "bucket": range(min(2, m), max(m, 2)), "auto": range(1, m + 1)}[strategy]
+    allowed = {"loop": [m], "pad": [1], "bucket": range(min(2, m), max(m, 3)), "auto": range(1, m + 1)}[strategy]
     options = [(n * compile_seconds + estimate.group(costs, lanes, n)[1], n) for n in allowed if n <= m]
     return estimate.group(costs, lanes, min(options)[1])[0]
 
@@ -317,9 +347,10 @@ def plan(
     Raises:
       ValueError: an empty axis, a value named twice, an unknown strategy, a name that is no axis.
     """
-    _check_axes(axes, static, padded, strategy)
+    grid = _Grid(axes, static, padded)
+    _check_axes(grid.axes, static, padded, strategy)
     with jax.enable_x64(float64 or _double()):
-        return _plan(run, _Grid(axes, static, padded), key, data, name, strategy, width, memory_budget)
+        return _plan(run, grid, key, data, name, strategy, width, memory_budget)
 
 
 def _plan(
@@ -344,14 +375,15 @@ def _plan(
             _size_costs(run, key, data, grid, fixed, sizes) if padded else [_trace_cost(run, key, data, grid, fixed)]
         )
         per_size = len(grid.lanes(fixed, sizes[:1])[1])
-        seconds = [work.seconds(constants, width) for work, _, _ in costs]
+        seconds = [cost.work.seconds(constants, width) for cost in costs]
         shared = [s / len(devices) for s in seconds]
         ends = _groups(strategy, shared, [per_size] * len(sizes), constants.compile_seconds)
         first = 0
         for last in ends:
             keywords = {**fixed, **({padded: sizes[last]} if padded else {})}
             lanes, places = grid.lanes(fixed, sizes[first : last + 1])
-            programs.append(Program(keywords, lanes, places, seconds[last], costs[last][1], costs[last][2]))
+            cost = costs[last]
+            programs.append(Program(keywords, lanes, places, seconds[last], cost.memory, cost.results, cost.shapes))
             first = last + 1
     most = max(p.lane_bytes for p in programs)
     width = max(1, min(width, budget // max(most, 1), max(len(p.positions) for p in programs)))
@@ -389,33 +421,61 @@ def _cut(program: Program, lanes_a_chunk: int, sweep_identity: str) -> list[Chun
         index = [*range(start, stop), *[stop - 1] * (lanes_a_chunk - (stop - start))]
         lanes = {name: tuple(values[i] for i in index) for name, values in program.lanes.items()}
         places = program.positions[start:stop]
-        # Its content alone names a chunk; its places do not, so that a longer axis finds old chunks again.
+        # Its content alone names a chunk: what is computed, not where it goes.
         text = json.dumps([sweep_identity, program.static, lanes, stop - start], sort_keys=True, default=str)
         identity = hashlib.sha256(text.encode()).hexdigest()[:24]
         chunks.append(Chunk(dict(program.static), lanes, places, identity))
     return chunks
 
 
-def _run_name(run: Run) -> str:
-    """What a run is called, with the values bound to it; an address in memory must not enter."""
-    if isinstance(run, functools.partial):
-        bound = json.dumps([run.args, run.keywords], sort_keys=True, default=_run_name)
-        return f"{_run_name(run.func)}({bound})"
-    if not hasattr(run, "__qualname__"):
-        return f"{type(run).__module__}.{type(run).__qualname__} {run if hasattr(run, '__dataclass_fields__') else ''}"
-    return f"{run.__module__}.{run.__qualname__}"
+def _content(value: Any, depth: int = 0) -> Any:
+    """What a value consists of, as JSON: the same for equal content, whatever its address in memory.
+
+    Functions count by their code, constants, defaults and what they close over; module-level names that they
+    use do not (a study's folder guards those by the digest of the sources).
+    """
+    if depth > 12:
+        return "..."
+    inner = functools.partial(_content, depth=depth + 1)
+    if value is None or isinstance(value, str | int | float | bool):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {str(name): inner(item) for name, item in sorted(value.items(), key=lambda pair: str(pair[0]))}
+    if isinstance(value, list | tuple | range):
+        return [inner(item) for item in value]
+    if isinstance(value, functools.partial):
+        return [inner(value.func), inner(value.args), inner(value.keywords)]
+    if isinstance(value, types.CodeType):
+        return [value.co_code.hex(), inner(value.co_consts), list(value.co_names)]
+    if isinstance(value, types.FunctionType):
+        cells = [inner(cell.cell_contents) for cell in value.__closure__ or ()]
+        return [
+            value.__qualname__,
+            inner(value.__code__),
+            inner(value.__defaults__),
+            inner(value.__kwdefaults__),
+            cells,
+        ]
+    if isinstance(value, types.MethodType):
+        return [inner(value.__func__), inner(value.__self__)]
+    if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}"
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            value = jax.random.key_data(value)
+        array = np.ascontiguousarray(value)
+        return [str(array.shape), str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()]
+    if hasattr(value, "__wrapped__"):
+        return inner(value.__wrapped__)
+    fields = getattr(value, "__dataclass_fields__", None) or getattr(value, "__dict__", {})
+    return [type(value).__qualname__, {name: inner(getattr(value, name, None)) for name in sorted(fields)}]
 
 
 def _identity(name: str, run: Run, key: Key, data: PyTree, devices: Sequence[Any]) -> str:
-    sha = hashlib.sha256()
-    sha.update(f"{name} {_run_name(run)}".encode())
-    sha.update(np.asarray(jax.random.key_data(key)).tobytes())
-    sha.update(f"{devices[0].device_kind} {len(devices)} {_double()}".encode())
-    for path, leaf in jax.tree_util.tree_flatten_with_path(data)[0]:
-        array = np.ascontiguousarray(leaf)
-        sha.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode())
-        sha.update(array.tobytes())
-    return sha.hexdigest()
+    place = [devices[0].device_kind, len(devices), _double(), str(jax.random.key_impl(key))]
+    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(data)[0]}
+    content = [name, _content(run), _content(jax.random.key_data(key)), _content(leaves), place]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 # Running
@@ -433,6 +493,7 @@ class Work:
         self.key_data, self.impl = np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key))
         self.data = jax.tree.map(np.asarray, data)
         self.monitor: Monitor | None = None
+        self.seconds = 0.0  # of the last chunk
         self._compiled: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -454,8 +515,9 @@ class Work:
                 raise MemoryError(
                     f"out of memory with {self.side} lanes side by side; pass width={max(1, self.side // 4)} to sweep"
                 ) from error
+        self.seconds = time.perf_counter() - start
         if self.monitor:
-            self.monitor.spend("run", time.perf_counter() - start)
+            self.monitor.spend("run", self.seconds)
         return {name: np.asarray(value)[: len(chunk.positions)] for name, value in metrics.items()}
 
     def compile(self, chunk: Chunk) -> int:
@@ -467,7 +529,12 @@ class Work:
         place = NamedSharding(mesh, PartitionSpec("lanes"))
         start = time.perf_counter()
         lowered = jax.jit(self._program(chunk, mesh)).lower(self._columns(chunk, place), *self._placed(place))
-        compiled = lowered.compile()
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return sys.maxsize
         if self.monitor:
             self.monitor.spend("compile", time.perf_counter() - start)
             self.monitor.count("programs")
@@ -537,7 +604,8 @@ def sweep(
       width: lanes side by side on one device; default 8 on CPU, up to 1024 on GPU and TPU.
       memory_budget: bytes that one chunk may use on one device; default half of the machine's memory over
         its devices, or 80 % of a GPU's. Wider programs are halved until they fit.
-      float64: compute in double precision (`jax.enable_x64` round this sweep alone).
+      float64: `jax.enable_x64` round this sweep alone: what has no dtype of its own is double. (Flax modules keep
+        float32 parameters unless their ``param_dtype`` says otherwise.)
       chunk_seconds: predicted length of a chunk, s: what a kill can lose.
       dims: names of the run's own dimensions by result, e.g. ``{"error": ("step",)}``.
       coords: coordinates of those dimensions.
@@ -572,6 +640,7 @@ def sweep(
             _identity(name, run, key, data, devices), make_work, len(devices),
             memory_budget or _default_budget(devices), chunk_seconds, store, monitor, executor,
         )  # fmt: skip
+        _check_results(blueprint, dims or {}, coords or {}, tuple(grid.axes))
         monitor.begin(name, blueprint.run_seconds + blueprint.compile_seconds)
         collected: dict[str, np.ndarray] = {}
         for program in blueprint.programs:
@@ -582,6 +651,28 @@ def sweep(
         collected["diverged"] = _diverged(collected)
     monitor.count("diverged", int(collected["diverged"].sum()))
     return _label(collected, grid, blueprint, dims or {}, coords or {})
+
+
+def _check_results(
+    blueprint: Plan, dims: Mapping[str, Sequence[str]], coords: Mapping[str, Any], axes: tuple[str, ...]
+) -> None:
+    """What could only fail after hours of computing fails before."""
+    first = blueprint.programs[0]
+    for program in blueprint.programs:
+        if program.shapes != first.shapes:
+            raise ValueError(
+                f"results have shapes {program.shapes} with {program.static} and {first.shapes} with {first.static}; "
+                "a run must give one shape for all values"
+            )
+    for name, shape in first.shapes.items():
+        if name in axes:
+            raise ValueError(f"result {name!r} has the name of an axis")
+        own = tuple(dims.get(name, shape))
+        if len(own) != len(shape):
+            raise ValueError(f"dims names {own} for {name!r}, whose own shape is {shape}")
+        for dim, size in zip(dims.get(name, [""] * len(shape)), shape, strict=True):
+            if dim in coords and len(coords[dim]) != size:
+                raise ValueError(f"coords has {len(coords[dim])} values for {dim!r}, along which {name!r} has {size}")
 
 
 def _label(
@@ -597,8 +688,6 @@ def _label(
     variables = {}
     for variable, flat in collected.items():
         own = tuple(dims.get(variable, [f"{variable}_{i}" for i in range(flat.ndim - 1)]))
-        if len(own) != flat.ndim - 1:
-            raise ValueError(f"dims names {own} for {variable!r}, whose own shape is {flat.shape[1:]}")
         variables[variable] = ((*grid.axes, *own), flat.reshape(grid.shape + flat.shape[1:]))
     labels = {axis: _labels(values) for axis, values in grid.axes.items()}
     used = {d for names, _ in variables.values() for d in names}
@@ -656,7 +745,8 @@ def _run_program(program: Program, width: int, session: _Session) -> Iterator[tu
         return
     for chunk, arrays in session.executor(work, missing):
         if store:
-            store.save(chunk.identity, arrays, {"lanes": len(chunk.positions), "static": chunk.static})
+            facts = {"lanes": len(chunk.positions), "static": chunk.static, "seconds": work.seconds}
+            store.save(chunk.identity, arrays, facts)
         monitor.count("chunks")
         monitor.advance(share * len(chunk.positions))
         yield chunk, arrays
@@ -666,11 +756,8 @@ def _collect(collected: dict[str, np.ndarray], chunk: Chunk, arrays: dict[str, n
     for name, value in arrays.items():
         if name not in collected:
             collected[name] = np.zeros((lanes, *value.shape[1:]), value.dtype)
-        if collected[name].shape[1:] != value.shape[1:]:
-            raise ValueError(
-                f"result {name!r} has shape {value.shape[1:]} with {chunk.static} and "
-                f"{collected[name].shape[1:]} elsewhere; a run must give one shape for all values"
-            )
+        wide = np.result_type(collected[name], value)
+        collected[name] = collected[name].astype(wide, copy=False)
         collected[name][list(chunk.positions)] = value
 
 

@@ -8,8 +8,10 @@ show progress, checkpoint, and stop between them; the numbers are the same.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +80,11 @@ class Config:
             raise ValueError(f"give either epochs or steps, not epochs={self.epochs} and steps={self.steps}")
         for name in ("epochs", "steps", "batch_size", "evaluate_every", "evaluation_batch", "accumulate", "patience"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is None:
+                continue
+            if not hasattr(value, "__index__") or operator.index(value) < 1:
                 raise ValueError(f"{name}={value!r} must be a positive integer")
+            object.__setattr__(self, name, operator.index(value))
         if self.remainder not in ("keep", "drop"):
             raise ValueError(f"remainder={self.remainder!r} must be 'keep' or 'drop'")
         if self.patience is not None and self.select is None:
@@ -87,14 +92,15 @@ class Config:
         if self.evaluate_at is not None:
             if self.evaluate_every is not None:
                 raise ValueError("give either evaluate_every or evaluate_at, not both")
-            if not self.evaluate_at or list(self.evaluate_at) != sorted(set(self.evaluate_at)):
-                raise ValueError(f"evaluate_at={self.evaluate_at} must be ascending steps, each once")
+            if list(self.evaluate_at) != sorted(set(self.evaluate_at)) or max(self.evaluate_at, default=0) < 1:
+                raise ValueError(f"evaluate_at={self.evaluate_at} must be ascending steps, each once, one at least > 0")
 
 
 class State(NamedTuple):
     """What the loop carries.
 
     Attributes:
+      clock: updates that the schedule has come to, (); an early stop does not stop it.
       step: updates done, ().
       params, stats, optimizer: pytrees.
       key: the run's key, ().
@@ -105,6 +111,7 @@ class State(NamedTuple):
       best: `Best`, or None where nothing is selected.
     """
 
+    clock: Array
     step: Array
     params: PyTree
     stats: PyTree
@@ -136,6 +143,7 @@ class Result(NamedTuple):
         the evaluation before, with dropout) and ``step`` (updates done at each evaluation). After an early stop, NaN.
       step: updates behind ``params``, ().
       last: updates done in all, ().
+      diverged: whether a parameter, or a metric of an evaluation that was done, is not finite, ().
     """
 
     params: PyTree
@@ -143,6 +151,7 @@ class Result(NamedTuple):
     history: dict[str, Array]
     step: Array
     last: Array
+    diverged: Array
 
 
 def log_spaced_steps(steps: int, count: int, *, first: int = 1) -> tuple[int, ...]:
@@ -226,6 +235,7 @@ class Train:
             raise ValueError(f"select={self.config.select!r} must be one of {', '.join(names)}")
         nothing = jnp.asarray(0, jnp.int32)
         state = State(
+            clock=nothing,
             step=nothing,
             params=params,
             stats=stats,
@@ -251,14 +261,24 @@ class Train:
             )
             if every_tick:
                 return self._evaluate(state, data)
-            due = state.step == stops[state.evaluation - schedule.at_start]
+            due = jnp.any(state.clock == stops)
             return jax.lax.cond(due, lambda s: self._evaluate(s, data), lambda s: s, state)
 
         def unless_stopped(state: State, _: None) -> tuple[State, None]:
             if self.config.patience is None:
                 return tick(state), None
             assert state.best is not None
-            return jax.lax.cond(state.best.since >= self.config.patience, lambda s: s, tick, state), None
+            # The clock runs on and is no part of what stops: under vmap, where lanes stop one by one, it stays the
+            # same for all, and what depends on it alone (shuffling, evaluating) stays a branch.
+            clock = state.clock
+
+            def likely(rest: State) -> State:
+                return tick(rest._replace(clock=clock))._replace(clock=jnp.zeros(()))
+
+            rest = state._replace(clock=jnp.zeros(()))
+            stopped = state.best.since >= self.config.patience
+            rest = jax.lax.cond(stopped, lambda s: s, jax.jit(likely), rest)
+            return rest._replace(clock=clock + schedule.tick), None
 
         length = schedule.steps // schedule.tick if ticks is None else ticks
         return jax.lax.scan(unless_stopped, state, length=length)[0]
@@ -266,9 +286,13 @@ class Train:
     def finish(self, state: State, data: Mapping[str, tuple]) -> Result:
         """The result of a state after its last piece."""
         history = {**state.history, "step": jnp.asarray(self.evaluations(data), jnp.int32)}
+        done = jnp.arange(len(history["step"])) < state.evaluation
+        seen = [jnp.isfinite(line) | ~done for name, line in state.history.items() if name != "running_loss"]
+        sound = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.params)]
+        diverged = ~(jnp.all(jnp.stack(seen)) & jnp.all(jnp.stack(sound)))
         if state.best is None:
-            return Result(state.params, state.stats, history, state.step, state.step)
-        return Result(state.best.params, state.best.stats, history, state.best.step, state.step)
+            return Result(state.params, state.stats, history, state.step, state.step, diverged)
+        return Result(state.best.params, state.best.stats, history, state.best.step, state.step, diverged)
 
     def _schedule(self, data: Mapping[str, tuple]) -> _Schedule:
         if "train" not in data:
@@ -281,12 +305,13 @@ class Train:
     # One update
 
     def _update(self, state: State, hparams: Any, data: Mapping[str, tuple], schedule: _Schedule) -> State:
-        key = jax.random.fold_in(state.key, state.step)
+        key = jax.random.fold_in(jax.random.fold_in(state.key, 0), state.clock)
         order, batch = self._batch(state, data["train"], schedule)
         (loss, weight, stats), grads = self._gradient(state, hparams, batch, key)
         rule = optax.with_extra_args_support(self.optimizer(hparams))
         updates, optimizer = rule.update(grads, state.optimizer, state.params, value=loss)
         return state._replace(
+            clock=state.clock + 1,
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             stats=stats,
@@ -298,14 +323,14 @@ class Train:
     def _batch(self, state: State, train: tuple, schedule: _Schedule) -> tuple[Array | None, tuple]:
         """This step's examples and their weights (0 where a last batch is filled up)."""
         x, y, *weights = train
-        weight = weights[0] if weights else jnp.ones(schedule.n)
+        weight = weights[0] * 1.0 if weights else jnp.ones(schedule.n)
         if state.order is None:
             return None, (x, y, weight)
-        place = state.step % schedule.batches
+        place = state.clock % schedule.batches
         order = state.order
         if self.config.shuffle:
-            epoch = jax.random.fold_in(jax.random.fold_in(state.key, 0x0E9), state.step // schedule.batches)
-            # The condition depends on the step alone, so under vmap it stays a branch: one sort an epoch.
+            epoch = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.clock // schedule.batches)
+            # The condition depends on the clock alone, so under vmap it stays a branch: one sort an epoch.
             order = jax.lax.cond(
                 place == 0, lambda: jax.random.permutation(epoch, schedule.n).astype(jnp.int32), lambda: state.order
             )
@@ -318,7 +343,9 @@ class Train:
         """Weighted mean loss, total weight, new statistics, and the gradient, over the batch's parts."""
         x, y, weight = batch
         if self.config.class_weights is not None:
-            weight = weight * jnp.asarray(self.config.class_weights, weight.dtype)[y]
+            table = jnp.asarray(self.config.class_weights, weight.dtype)
+            # A class without a weight must be seen, not given the last one's.
+            weight = weight * table.at[y].get(mode="fill", fill_value=jnp.nan)
         total = jnp.maximum(jnp.sum(weight), jnp.finfo(weight.dtype).tiny)
 
         def part_loss(params: PyTree, stats: PyTree, part: tuple, key: Key) -> tuple[Array, PyTree]:
@@ -367,7 +394,7 @@ class Train:
 
     def _metrics(self, params: PyTree, stats: PyTree, arrays: tuple) -> dict[str, Array]:
         x, y, *weights = arrays
-        weight = weights[0] if weights else jnp.ones(len(x))
+        weight = weights[0] * 1.0 if weights else jnp.ones(len(x))
 
         def sums(part: tuple) -> dict[str, Array]:
             x, y, weight = part
@@ -378,17 +405,19 @@ class Train:
         if size is None or size >= len(x):
             totals = sums((x, y, weight))
         else:
-            parts = _in_batches((x, y, weight), size)  # filled up with weight 0
+            extra = jnp.zeros(-len(x) % size, weight.dtype)
+            filled = jnp.concatenate([weight, extra]).reshape(-1, size)
+            parts = (*_in_batches((x, y), size), filled)
             totals = jax.tree.map(lambda a: jnp.sum(a, axis=0), jax.lax.map(sums, parts))
         return {name: total / jnp.sum(weight) for name, total in totals.items()}
 
 
 def _in_batches(arrays: PyTree, size: int) -> PyTree:
-    """(n, ...) -> (ceil(n / size), size, ...), filled up with zeros."""
+    """(n, ...) -> (ceil(n / size), size, ...), filled up with the first example, on which any network is defined."""
 
     def cut(array: Array) -> Array:
         extra = -len(array) % size
-        filled = jnp.concatenate([array, jnp.zeros((extra, *array.shape[1:]), array.dtype)])
+        filled = jnp.concatenate([array, jnp.broadcast_to(array[:1], (extra, *array.shape[1:]))])
         return filled.reshape(-1, size, *array.shape[1:])
 
     return jax.tree.map(cut, arrays)
@@ -463,15 +492,22 @@ def fit(
       train: from `make_train`.
       key, hparams, data: as for a call of ``train``, whose numbers this gives.
       segments: pieces; more give finer progress, fewer cost less.
-      on_segment: called with the state, ticks done and ticks in all after each piece.
+      on_segment: called with the state, ticks done and ticks in all after each piece; the state's memory is used
+        again for the next piece, so copy what is to be kept.
       checkpoint: a folder (orbax); a run found there goes on where it stopped.
+
+    Raises:
+      ValueError: ``segments`` below 1, or the checkpoints in the folder are of a run with another configuration,
+        key, hyper-parameters or data.
     """
+    if segments < 1:
+        raise ValueError(f"segments={segments} must be a positive integer")
     total = train.ticks(data)
     piece = max(1, total // segments)
     state = jax.jit(train.start)(key, hparams, data)
     advance = jax.jit(train.advance, static_argnames="ticks", donate_argnums=0)
     done = 0
-    with _checkpoints(checkpoint) as kept:
+    with _checkpoints(checkpoint, _run_digest(train, key, hparams, data)) as kept:
         done, state = kept.restore(state)
         while done < total:
             ticks = min(piece, total - done)
@@ -483,14 +519,30 @@ def fit(
     return train.finish(state, data)
 
 
+def _run_digest(train: Train, key: Key, hparams: Any, data: Mapping[str, tuple]) -> str:
+    """Changes when anything does that a run's numbers depend on, but for the functions themselves."""
+    sha = hashlib.sha256(f"{train.config} {sorted(train.metrics)} {jax.random.key_impl(key)}".encode())
+    for path, leaf in jax.tree_util.tree_flatten_with_path((jax.random.key_data(key), hparams, data))[0]:
+        array = np.ascontiguousarray(leaf)
+        sha.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode() + array.tobytes())
+    return sha.hexdigest()
+
+
 class _checkpoints:
     """The latest states of a run in a folder, by orbax; without a folder, nothing."""
 
-    def __init__(self, folder: str | Path | None):
+    def __init__(self, folder: str | Path | None, run: str):
         self._manager: Any = None
         if folder is not None:
             import orbax.checkpoint as ocp
 
+            owner = Path(folder) / "run.json"
+            if owner.exists() and json.loads(owner.read_text()) != {"run": run}:
+                raise ValueError(
+                    f"the checkpoints in {str(folder)!r} are of another run (its configuration, key, "
+                    "hyper-parameters or data differ); choose another folder"
+                )
+            results.write_json(owner, {"run": run})
             options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
             self._ocp = ocp
             self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
@@ -506,10 +558,10 @@ class _checkpoints:
         step = self._manager.latest_step() if self._manager is not None else None
         if step is None:
             return 0, state
-        like = _raw_key(state)
+        like, impl = _raw_key(state), str(jax.random.key_impl(state.key))
         raw = self._manager.restore(step, args=self._ocp.args.StandardRestore(jax.tree.leaves(like)))
         state = jax.tree.unflatten(jax.tree.structure(like), raw)
-        return step, state._replace(key=jax.random.wrap_key_data(state.key))
+        return step, state._replace(key=jax.random.wrap_key_data(state.key, impl=impl))
 
     def save(self, done: int, state: State) -> None:
         if self._manager is not None:

@@ -206,22 +206,25 @@ def test_a_folder_with_something_else_in_it_is_refused(example):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_is_quick_names_the_command_and_what_follows_resumes(example, number):
     out = example / f"stopped-{number}"
-    command = [sys.executable, "-m", "learning_rates", "--seeds", "400", "--out", str(out)]
+    slow = ("--seeds", "4000")
+    command = [sys.executable, "-m", "learning_rates", *slow, "--out", str(out)]
     process = subprocess.Popen(command, cwd=example, env=_environment(), stderr=subprocess.PIPE, text=True,
                                stdout=subprocess.DEVNULL)  # fmt: skip
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (out / "config.json").exists():
-        time.sleep(0.01)
-    time.sleep(1.0)
+    while time.monotonic() < deadline and not list(out.glob("chunks/*/*.npz")):
+        time.sleep(0.001)
     start = time.monotonic()
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert time.monotonic() - start < 5
     assert process.returncode == 128 + number
-    assert f"python -m learning_rates --seeds 400 --out {out}" in errors
+    assert f"python -m learning_rates --seeds 4000 --out {out}" in errors
     assert "Traceback" not in errors
-    resumed = _run("learning_rates", "--seeds", 400, "--out", out, cwd=example)
+    resumed = _run("learning_rates", *slow, "--out", out, cwd=example)
     assert resumed.returncode == 0, resumed.stderr
+    computed, found = map(int, re.search(r"(\d+) chunks computed, (\d+) found finished", resumed.stdout).groups())
+    assert found >= 1
+    assert computed >= 1, "the stop must fall in mid-sweep for this test to say anything"
 
 
 def test_a_second_process_on_the_folder_is_told_who_owns_it(example):

@@ -168,8 +168,9 @@ def test_a_broken_control_does_not_pass():
 def test_too_few_or_diverged_seeds_are_inconclusive():
     good = samples(1.0)
     assert verdict(good[:19], 1.0, 0.5) == "inconclusive"
-    assert verdict(samples(1.0, n=5), 1.0, 0.5) == "inconclusive"
-    assert verdict(samples(1.0, n=5), 1.0, 0.5, least=5) == "reproduced"
+    assert verdict(samples(1.0, n=4), 1.0, 0.5) == "inconclusive"
+    assert verdict(samples(1.0, half=0.4, n=5), 1.0, 0.5) == "inconclusive"  # the tolerance is 1.2 deviations
+    assert verdict(samples(1.0, n=5), 1.0, 0.5) == "reproduced"  # and here 4.8
     for bad in (np.nan, np.inf, -np.inf):
         assert verdict(np.append(good, bad), 1.0, 0.5) == "inconclusive"
     assert verdict(np.full(20, 1.0), 1.0, 0.0) == "reproduced"

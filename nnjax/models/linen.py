@@ -82,12 +82,13 @@ class Summary(NamedTuple):
         return "\n".join([self.model, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
+def summary(model: nn.Module, input_shape: Sequence[int], *, dtype: Any = jnp.float32) -> Summary:
     """Layers, output shapes and parameter counts, by abstract evaluation: nothing is computed.
 
     Args:
       model: any Linen module, with or without a ``train`` argument.
       input_shape: of one example, without the batch axis.
+      dtype: of the input; an embedding wants an integer one.
 
     Raises:
       ValueError: an axis of ``input_shape`` below 1.
@@ -107,7 +108,7 @@ def summary(model: nn.Module, input_shape: Sequence[int]) -> Summary:
         with nn.intercept_methods(record):
             return init(model, key, x)[0]
 
-    params = jax.eval_shape(traced, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    params = jax.eval_shape(traced, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), dtype))
     layers = []
     for path, output in dict(calls).items():
         own = _own_parameters(params, path)
