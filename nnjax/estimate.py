@@ -56,9 +56,8 @@ class Work(NamedTuple):
 def count_work(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Work:
     """Count the work of ``function(*args, **kwargs)`` from its trace; nothing is computed.
 
-    Loops of known length count their length; a branch the cheaper of its sides (evaluation and shuffling happen
-    now and then) unless one calls a jitted function named ``likely``; a loop of unknown length one round.
-    Arguments may be `jax.ShapeDtypeStruct`.
+    Loops of known length count their length, a branch the cheaper of its sides (evaluation and shuffling happen
+    now and then), a loop of unknown length one round. Arguments may be `jax.ShapeDtypeStruct`.
     """
     return work_of(jax.make_jaxpr(lambda *a: function(*a, **kwargs))(*args))
 
@@ -106,9 +105,6 @@ _UNFUSED = 0.15
 def _equation_work(equation: Any) -> Work:
     name, params = equation.primitive.name, equation.params
     if name == "cond":
-        taken = [branch.jaxpr for branch in params["branches"] if _is_likely(branch.jaxpr)]
-        if taken:
-            return _work(taken[0])
         return min((_work(branch.jaxpr) for branch in params["branches"]), key=lambda work: work.operations)
     inner = [_work(sub) for sub in _inner_jaxprs(params)]
     if inner:
@@ -128,10 +124,6 @@ def _equation_work(equation: Any) -> Work:
         factor = {"eigh": 10.0, "svd": 20.0, "qr": 2.0}.get(name, 0.7)
         return Work(factor * side * _size(equation.invars[0]), 1.0)
     return Work(out, _UNFUSED)
-
-
-def _is_likely(jaxpr: Any) -> bool:
-    return any(equation.params.get("name") == "likely" for equation in jaxpr.eqns)
 
 
 def _inner_jaxprs(params: dict[str, Any]) -> list[Any]:

@@ -107,7 +107,7 @@ def mark(axes: Axes, x: float, text: str, **line: Any) -> None:
     )
 
 
-def log_axis(axes: Axes, ticks: Sequence[float], which: str = "x") -> None:
+def log_axis(axes: Any, ticks: Sequence[float], which: str = "x") -> None:
     """A logarithmic axis with ``ticks`` written as plain numbers."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 

@@ -58,7 +58,8 @@ class Config:
         batch in the memory of a part. Must divide the batch size.
       select: name of a metric, such as ``validation_loss``: the parameters of the evaluation where it was least are
         the ones returned (early stopping).
-      patience: stop after so many evaluations without a new least ``select``; None goes on to the end.
+      patience: stop after so many evaluations without a new least ``select``; None goes on to the end. Inside one
+        compiled run stopping freezes the state; `fit` also stops computing.
       class_weights: weight of each class's examples in the loss (integer labels); the loss is the weighted mean.
     """
 
@@ -268,17 +269,13 @@ class Train:
             if self.config.patience is None:
                 return tick(state), None
             assert state.best is not None
-            # The clock runs on and is no part of what stops: under vmap, where lanes stop one by one, it stays the
-            # same for all, and what depends on it alone (shuffling, evaluating) stays a branch.
-            clock = state.clock
-
-            def likely(rest: State) -> State:
-                return tick(rest._replace(clock=clock))._replace(clock=jnp.zeros(()))
-
-            rest = state._replace(clock=jnp.zeros(()))
             stopped = state.best.since >= self.config.patience
-            rest = jax.lax.cond(stopped, lambda s: s, jax.jit(likely), rest)
-            return rest._replace(clock=clock + schedule.tick), None
+            new = tick(state)
+            # A stopped run is kept as it was, but for the clock. A branch would save its time and under vmap, where
+            # lanes stop one by one, cost far more: all that it holds would be computed at every step.
+            kept = state._replace(clock=new.clock, key=None)  # type: ignore[arg-type]
+            rest = jax.tree.map(lambda a, b: jnp.where(stopped, a, b), kept, new._replace(key=None))  # type: ignore[arg-type]
+            return rest._replace(clock=new.clock, key=state.key), None
 
         length = schedule.steps // schedule.tick if ticks is None else ticks
         return jax.lax.scan(unless_stopped, state, length=length)[0]
@@ -293,6 +290,10 @@ class Train:
         if state.best is None:
             return Result(state.params, state.stats, history, state.step, state.step, diverged)
         return Result(state.best.params, state.best.stats, history, state.best.step, state.step, diverged)
+
+    def stopped(self, state: State) -> bool:
+        """Whether ``patience`` has ended a run (on the host)."""
+        return self.config.patience is not None and bool(state.best and state.best.since >= self.config.patience)
 
     def _schedule(self, data: Mapping[str, tuple]) -> _Schedule:
         if "train" not in data:
@@ -516,6 +517,8 @@ def fit(
             kept.save(done, state)
             if on_segment:
                 on_segment(state, done, total)
+            if train.stopped(state):
+                break
     return train.finish(state, data)
 
 

@@ -240,6 +240,76 @@ def test_identity_of_a_partial_run_holds_its_values_and_no_address(tmp_path):
     assert counts == [0, 1, 0]
 
 
+def _scaled_by(factor):
+    def run(key, hparams, data):
+        return {"x": hparams["a"] * factor}
+
+    return run
+
+
+class Scaled:
+    """A run that is a method."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def run(self, key, hparams, data):
+        return {"x": hparams["a"] * self.factor}
+
+
+def _weighted(key, hparams, data, *, w):
+    return {"x": hparams["a"] * jnp.sum(w)}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (_scaled_by(2.0), _scaled_by(3.0)),
+        (Scaled(2.0).run, Scaled(3.0).run),
+        (functools.partial(_weighted, w=np.array([1.0, 1.0])), functools.partial(_weighted, w=np.array([1.0, 2.0]))),
+        (lambda key, hparams, data: {"x": 2.0 * hparams["a"]}, lambda key, hparams, data: {"x": 3.0 * hparams["a"]}),
+    ],
+    ids=["closure", "method", "array", "lambda"],
+)
+def test_runs_that_differ_in_what_they_hold_share_no_chunk(tmp_path, first, second):
+    with _folder(tmp_path) as folder:
+        for run, expected in ((first, 2.0), (second, 3.0), (first, 2.0)):
+            monitor = Monitor()
+            found = sweep(run, {"a": [1.0]}, key=KEY, store=folder.store("s"), monitor=monitor)
+            assert found["x"].item() == expected
+    assert monitor.counts["resumed"] == 1  # and the same run finds its own again
+
+
+def test_axes_may_be_arrays_and_mix_whole_and_broken_numbers():
+    arrays = _run({"a": np.array([1.0, 2.0], "float32"), "b": jnp.array([0, 1]), "seed": np.arange(2)})
+    plain = _run({"a": [1.0, 2.0], "b": [0, 1], "seed": range(2)})
+    np.testing.assert_array_equal(arrays["value"], plain["value"])
+    mixed = _run({"a": [0, 0.5], "b": [0], "seed": range(4)}, width=1, chunk_seconds=1e-12)
+    np.testing.assert_array_equal(mixed["value"].values[:, 0, 0], [0.0, 0.5])
+
+
+def test_grids_without_a_traced_axis_and_with_a_static_seed():
+    def run(key, hparams, data, *, n, seed=0):
+        return {"size": jnp.asarray(n), "drawn": jax.random.normal(key)}
+
+    found = sweep(run, {"n": [1, 2, 3]}, key=KEY, static=("n",))
+    np.testing.assert_array_equal(found["size"], [1, 2, 3])
+    seeds = sweep(run, {"n": [1], "seed": [3, 5]}, key=KEY, static=("n", "seed"))
+    np.testing.assert_array_equal(seeds["drawn"][0], _run({"a": [1.0], "b": [0], "seed": [3, 5]})["drawn"][0, 0])
+    two = sweep(padded_sum, {"width": [1, 4], "a": [1.0]}, key=KEY, data=DATA, padded="width", strategy="bucket")
+    np.testing.assert_array_equal(two["sum"].values[:, 0], [0, 6])
+    scalar = sweep(lambda key, h, data: {"x": data["s"] * h["a"]}, {"a": [2.0]}, key=KEY, data={"s": 3.0})
+    assert scalar["x"].item() == 6.0
+
+
+def test_results_of_different_types_keep_their_values():
+    def run(key, hparams, data, *, kind):
+        return {"x": jnp.asarray(1) if kind == "whole" else jnp.asarray(0.5)}
+
+    found = sweep(run, {"kind": ["whole", "broken"], "seed": [0]}, key=KEY, static=("kind",))
+    np.testing.assert_array_equal(found["x"].values[:, 0], [1.0, 0.5])
+
+
 def test_chunks_can_be_farmed_out():
     """A chunk as JSON and the work as a pickle are all that another process needs."""
 
@@ -395,6 +465,7 @@ def test_progress_is_told(capsys):
         ({"width": [0, 1]}, {"padded": "width"}, "positive integers"),
         ({"width": [1.5]}, {"padded": "width"}, "positive integers"),
         ({"a": [1]}, {"strategy": "best"}, "strategy='best'"),
+        ({"seed": [2**33]}, {}, "beyond 32 bits"),
     ],
 )
 def test_bad_axes_are_named(axes, options, message):
@@ -416,6 +487,10 @@ def test_bad_runs_are_named():
         sweep(ragged, {"n": [2, 3], "a": [1.0]}, key=KEY, static=("n",))
     with pytest.raises(ValueError, match="own shape"):
         sweep(polynomial, AXES, key=KEY, data=DATA, dims={"curve": ("time", "more")})
+    with pytest.raises(ValueError, match="coords has 2 values for 'time'"):
+        sweep(polynomial, AXES, key=KEY, data=DATA, dims={"curve": ("time",)}, coords={"time": [0, 1]})
+    with pytest.raises(ValueError, match="name of an axis"):
+        sweep(lambda key, h, data: {"a": h["a"]}, {"a": [1.0]}, key=KEY)
 
 
 def test_result_survives_a_file(tmp_path):

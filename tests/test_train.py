@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from nnjax import losses, models, train
+from nnjax import estimate, losses, models, train
 from nnjax.results import ResultsError
 from nnjax.train import Config, Network, make_train
 
@@ -276,6 +276,78 @@ def test_vmap_over_hyperparameters_equals_single_runs_and_traces_once():
         np.testing.assert_allclose(lanes.params["w"][i], alone.params["w"], rtol=1e-5)
 
 
+def test_patience_costs_no_sorting_and_evaluating_at_every_step():
+    x, y = _problem(n=64)
+    base = Config(steps=256, batch_size=8, evaluate_at=train.log_spaced_steps(256, 8), select="train_loss")
+    text = {}
+    for patience in (None, 3):
+        run = make_train(LINEAR, _half_squared, _sgd, dataclasses.replace(base, patience=patience))
+        lanes = jax.vmap(lambda lr, run=run: run(jax.random.key(0), {"lr": lr}, {"train": (x, y)}))
+        text[patience] = jax.jit(lanes).lower(jnp.array([0.1, 0.2])).as_text()
+        work = estimate.count_work(run, jax.random.key(0), {"lr": 0.1}, {"train": (x, y)})
+        assert work.operations > 256 * 2 * 2 * 8 * 3  # the training itself is counted
+    # Shuffling and evaluating stay branches where lanes stop one by one.
+    assert text[3].count("stablehlo.case") >= text[None].count("stablehlo.case") > 0
+
+
+def test_evaluation_in_batches_is_defined_where_zeros_are_not():
+    def normalized(params, stats, x, *, key, train):
+        return x @ params["w"] / jnp.linalg.norm(x, axis=1), stats
+
+    x, y = _problem(n=11)
+    histories = [
+        make_train(LINEAR._replace(apply=normalized), _half_squared, _sgd, Config(steps=3, evaluation_batch=size))(
+            jax.random.key(0), {"lr": 0.1}, {"train": (x, y)}
+        ).history["train_loss"]
+        for size in (None, 4)
+    ]
+    np.testing.assert_allclose(histories[0], histories[1], rtol=1e-5)
+
+
+def test_a_class_without_a_weight_is_seen():
+    x, y = load_iris(return_X_y=True)
+    data = {"train": (x.astype("float32"), y.astype("int32"))}
+    network = models.network(models.MLP((), classes=3))
+    run = make_train(network, losses.cross_entropy, _sgd, Config(steps=2, class_weights=(1.0, 2.0)))
+    assert bool(run(jax.random.key(0), {"lr": 0.1}, data).diverged)
+
+
+def test_divergence_is_told_and_an_early_stop_is_none():
+    config, data = _overfitting()
+    patient = make_train(LINEAR, _half_squared, _sgd, dataclasses.replace(config, patience=3))
+    stopped = patient(jax.random.key(0), {"lr": 0.05}, data)
+    assert np.isnan(stopped.history["validation_loss"][-1])
+    assert not bool(stopped.diverged)
+    assert bool(patient(jax.random.key(0), {"lr": 1e20}, data).diverged)
+
+
+def test_masks_weigh_examples():
+    x, y = _problem()
+    mask = np.arange(12) < 7
+    run = make_train(LINEAR, _half_squared, _sgd, Config(steps=4))
+    masked = run(jax.random.key(0), {"lr": 0.1}, {"train": (x, y, mask)})
+    alone = run(jax.random.key(0), {"lr": 0.1}, {"train": (x[:7], y[:7])})
+    np.testing.assert_allclose(masked.params["w"], alone.params["w"], rtol=1e-5)
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    x, y = _problem()
+    run = make_train(LINEAR, _half_squared, _sgd, Config(steps=4))
+    data = {"train": (x, y)}
+    train.fit(run, jax.random.key(0), {"lr": 0.1}, data, checkpoint=tmp_path / "run")
+    longer = dataclasses.replace(run, config=Config(steps=8))
+    for other in (
+        (run, jax.random.key(1), {"lr": 0.1}, data),
+        (run, jax.random.key(0), {"lr": 0.2}, data),
+        (run, jax.random.key(0), {"lr": 0.1}, {"train": (x, y + 1)}),
+        (longer, jax.random.key(0), {"lr": 0.1}, data),
+    ):
+        with pytest.raises(ValueError, match="another run"):
+            train.fit(*other, checkpoint=tmp_path / "run")
+    with pytest.raises(ValueError, match="segments=0"):
+        train.fit(run, jax.random.key(0), {"lr": 0.1}, data, segments=0)
+
+
 def test_segments_checkpoints_and_resuming_change_no_number(tmp_path):
     x, y = _problem()
     run = make_train(
@@ -355,6 +427,7 @@ def test_loading_what_is_no_model_is_one_sentence(tmp_path):
         ({"steps": 5, "remainder": "pad"}, "remainder='pad'"),
         ({"steps": 5, "patience": 2}, "needs select"),
         ({"steps": 5, "evaluate_at": (3, 1)}, "ascending"),
+        ({"steps": 5, "evaluate_at": (0,)}, "one at least > 0"),
         ({"steps": 5, "evaluate_at": (1,), "evaluate_every": 1}, "not both"),
     ],
 )
