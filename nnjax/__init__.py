@@ -10,6 +10,7 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 _SUBMODULES = (
+    "chunks",
     "classical",
     "conv",
     "data",
@@ -18,8 +19,10 @@ _SUBMODULES = (
     "losses",
     "models",
     "monitor",
+    "plans",
     "plotting",
     "results",
+    "saved",
     "statistics",
     "sweep",
     "theory",

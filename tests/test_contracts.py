@@ -16,8 +16,8 @@ SOURCES = sorted([*(ROOT / "nnjax").rglob("*.py"), *(ROOT / "experiments").glob(
 
 # A file imports only what stands before it.
 ORDER = (
-    "types", "losses", "initializers", "conv", "statistics", "estimate", "monitor", "theory", "data", "results",
-    "train", "sweep", "models", "classical", "plotting",
+    "types", "losses", "initializers", "conv", "statistics", "estimate", "monitor", "theory", "data", "chunks", "plans",
+    "results", "saved", "train", "sweep", "models", "classical", "plotting",
 )  # fmt: skip
 
 

@@ -1,0 +1,225 @@
+"""A unit of a sweep's work: some lanes of one program, and what computes them, here or in another process."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import sys
+import time
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import threadpoolctl
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from nnjax.monitor import Monitor
+from nnjax.types import Array, Key, PyTree
+
+Run = Callable[..., Mapping[str, Array]]
+"""``(key, hparams, data, **static) -> {name: array}``, pure."""
+
+# A lane has a column even where every axis is static.
+NO_AXIS = "_lane"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A unit of work: some lanes of one program, complete in itself and serialisable as JSON.
+
+    Attributes:
+      static: keyword arguments of ``run``, the same for all lanes.
+      lanes: values of the traced and padded axes, lane by lane; the last lane is repeated to fill the width.
+      positions: the real lanes' places in the flattened grid.
+      identity: names the chunk's content; equal content, equal name.
+    """
+
+    static: dict[str, Any]
+    lanes: dict[str, tuple]
+    positions: tuple[int, ...]
+    identity: str
+
+    def to_json(self) -> str:
+        """The chunk as JSON text."""
+        return json.dumps(self.__dict__)
+
+    @classmethod
+    def from_json(cls, text: str) -> Chunk:
+        """Read what `to_json` wrote."""
+        value = json.loads(text)
+        static = {name: plain(item) for name, item in value["static"].items()}
+        lanes = {name: tuple(item) for name, item in value["lanes"].items()}
+        return cls(static, lanes, tuple(value["positions"]), value["identity"])
+
+
+def double_precision() -> bool:
+    """Whether double precision is on here."""
+    return jnp.result_type(float) == jnp.float64
+
+
+def plain(value: Any) -> Any:
+    """A value without NumPy or JAX in it, lists as tuples."""
+    if isinstance(value, np.generic) or (hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0):
+        return value.item()
+    return tuple(plain(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def column(values: Sequence) -> np.ndarray:
+    """Lane values as an array of the dtype they are traced with."""
+    array = np.asarray(values)
+    if array.dtype.kind == "f":
+        return array.astype(jnp.result_type(float))
+    return array.astype(np.int32) if array.dtype.kind in "iu" else array
+
+
+def bind(run: Run, impl: str, seeded: bool, static: Mapping[str, Any]) -> Callable[..., dict[str, Array]]:
+    """A lane as ``(hparams, key_data, data) -> {name: array}``: its key made, its results checked."""
+
+    def lane(hparams: dict[str, Array], key_data: Array, data: PyTree) -> dict[str, Array]:
+        lane_key = jax.random.wrap_key_data(jnp.asarray(key_data), impl=impl)
+        if seeded:
+            lane_key = jax.random.fold_in(lane_key, hparams["seed"] if "seed" in hparams else static["seed"])
+        hparams = {name: value for name, value in hparams.items() if name != NO_AXIS}
+        metrics = run(lane_key, hparams, data, **static)
+        if not isinstance(metrics, Mapping) or not all(hasattr(v, "shape") for v in metrics.values()):
+            raise ValueError(f"run must return a flat dict of arrays, not {jax.tree.structure(metrics)}")
+        return dict(metrics)
+
+    return lane
+
+
+class Work:
+    """What an executor calls: ``work(chunk) -> {name: (lanes, ...)}``, for any chunk of one program.
+
+    It can be pickled (where ``run`` and ``data`` can) and sent to another process, which compiles the program for
+    its own devices at the first chunk. `sweep` makes it.
+    """
+
+    def __init__(self, run: Run, key: Key, data: PyTree, *, seeded: bool, side: int, float64: bool):
+        self.run, self.seeded, self.side, self.float64 = run, seeded, side, float64
+        self.key_data, self.impl = np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key))
+        self.data = jax.tree.map(np.asarray, data)
+        self.monitor: Monitor | None = None
+        self.seconds = 0.0  # of the last chunk
+        self._compiled: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_compiled": None, "monitor": None}
+
+    def __call__(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        """Results of the chunk's real lanes."""
+        with jax.enable_x64(self.float64):
+            if self._compiled is None:
+                self.compile(chunk)
+            start = time.perf_counter()
+            program, place = self._compiled
+            try:
+                with _one_blas_thread_a_device(place.mesh.size):
+                    metrics = jax.device_get(program(self._columns(chunk, place), *self._placed(place)))
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                raise MemoryError(
+                    f"out of memory with {self.side} lanes side by side; pass width={max(1, self.side // 4)} to sweep"
+                ) from error
+        self.seconds = time.perf_counter() - start
+        if self.monitor:
+            self.monitor.spend("run", self.seconds)
+        return {name: np.asarray(value)[: len(chunk.positions)] for name, value in metrics.items()}
+
+    def compile(self, chunk: Chunk) -> int:
+        """Compile for chunks like this one; returns the bytes that it will use on a device."""
+        devices = jax.local_devices()
+        lanes = len(next(iter(chunk.lanes.values())))
+        used = max(d for d in range(1, len(devices) + 1) if lanes % d == 0)
+        mesh = Mesh(np.array(devices[:used]), ("lanes",))
+        place = NamedSharding(mesh, PartitionSpec("lanes"))
+        start = time.perf_counter()
+        lowered = jax.jit(self._program(chunk, mesh)).lower(self._columns(chunk, place), *self._placed(place))
+        try:
+            compiled = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return sys.maxsize
+        if self.monitor:
+            self.monitor.spend("compile", time.perf_counter() - start)
+            self.monitor.count("programs")
+        self._compiled = compiled, place
+        memory = compiled.memory_analysis()
+        return sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in ("temp", "output"))
+
+    def _program(self, chunk: Chunk, mesh: Mesh) -> Callable[..., dict[str, Array]]:
+        lane = bind(self.run, self.impl, self.seeded, chunk.static)
+        side = None if self.side == 1 else self.side
+
+        def lanes(columns: dict[str, Array], key_data: Array, data: PyTree) -> dict[str, Array]:
+            return jax.lax.map(lambda hparams: lane(hparams, key_data, data), columns, batch_size=side)
+
+        if mesh.size == 1:
+            return lanes
+        here, whole = PartitionSpec("lanes"), PartitionSpec()
+        return jax.shard_map(lanes, mesh=mesh, in_specs=(here, whole, whole), out_specs=here, check_vma=False)
+
+    def _columns(self, chunk: Chunk, place: NamedSharding) -> dict[str, Array]:
+        return {name: jax.device_put(column(values), place) for name, values in chunk.lanes.items()}
+
+    def _placed(self, place: NamedSharding) -> tuple[Array, PyTree]:
+        return jax.device_put((self.key_data, self.data), NamedSharding(place.mesh, PartitionSpec()))
+
+
+def _one_blas_thread_a_device(devices: int) -> contextlib.AbstractContextManager:
+    # LAPACK calls from several devices at once, each on all cores, wait for one another: measured, eigendecompositions
+    # of 100 x 100 from two devices took 60 times as long on two cores.
+    if devices == 1 or jax.default_backend() != "cpu":
+        return contextlib.nullcontext()
+    return threadpoolctl.threadpool_limits(1, user_api="blas")
+
+
+def content(value: Any, depth: int = 0) -> Any:
+    """What a value consists of, as JSON: the same for equal content, whatever its address in memory.
+
+    Functions count by their code, constants, defaults and what they close over; module-level names that they
+    use do not (a study's folder guards those by the digest of the sources).
+    """
+    if depth > 12:
+        return "..."
+    inner = functools.partial(content, depth=depth + 1)
+    if value is None or isinstance(value, str | int | float | bool):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {str(name): inner(item) for name, item in sorted(value.items(), key=lambda pair: str(pair[0]))}
+    if isinstance(value, list | tuple | range):
+        return [inner(item) for item in value]
+    if isinstance(value, functools.partial):
+        return [inner(value.func), inner(value.args), inner(value.keywords)]
+    if isinstance(value, types.CodeType):
+        return [value.co_code.hex(), inner(value.co_consts), list(value.co_names)]
+    if isinstance(value, types.FunctionType):
+        cells = [inner(cell.cell_contents) for cell in value.__closure__ or ()]
+        return [
+            value.__qualname__,
+            inner(value.__code__),
+            inner(value.__defaults__),
+            inner(value.__kwdefaults__),
+            cells,
+        ]
+    if isinstance(value, types.MethodType):
+        return [inner(value.__func__), inner(value.__self__)]
+    if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}"
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            value = jax.random.key_data(value)
+        array = np.ascontiguousarray(value)
+        return [str(array.shape), str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()]
+    if hasattr(value, "__wrapped__"):
+        return inner(value.__wrapped__)
+    fields = getattr(value, "__dataclass_fields__", None) or getattr(value, "__dict__", {})
+    return [type(value).__qualname__, {name: inner(getattr(value, name, None)) for name in sorted(fields)}]
