@@ -68,7 +68,7 @@ def _headline(results: xr.DataTree) -> Figure:
     axes[0, 0].legend()
     axes[0, 0].set_title(f"random ReLU features, {features.attrs['data']}, n = {n}")
     mlp = results["mlp"].to_dataset().isel(noise=-1)
-    _net_axes(axes[0, 1], mlp, "error")
+    _net_axes(axes[0, 1], mlp, "loss")  # where the peak of nets is located, see the study
     axes[0, 1].set_title(f"two-layer nets, {mlp.attrs['data']}, {percent(mlp['noise'])}")
     _misspecified_axes(axes[0, 2], results["linear"].to_dataset())
     return made

@@ -463,15 +463,15 @@ def test_complete_only_after_finish_and_while_nothing_is_harmed(tmp_path):
     with Folder(tmp_path / "run", IDENTITY) as folder:
         folder.write("report.md", b"# report")
         folder.write_tree("results.nc", tree())
-        folder.store("nets").save("0", ARRAYS, {"lanes": 4})
+        folder.store("nets").save("0", ARRAYS, {"lanes": 4, "seconds": 2.5})
         assert not folder.complete
         folder.finish()
         assert folder.complete
-        folder.add_seconds({"run": 1.5})
-        folder.add_seconds({"run": 2, "compile": 1})
+        folder.add_seconds({"total": 1.5})
+        folder.add_seconds({"total": 2, "compile": 1})
     with Folder(tmp_path / "run", IDENTITY) as folder:
         assert folder.complete
-        assert folder.seconds == {"run": 3.5, "compile": 1.0}
+        assert folder.seconds == {"total": 3.5, "compile": 1.0, "run": 2.5}  # the chunk's own
         entry = json.loads((folder.path / "manifest.json").read_text())["files"]["chunks/nets/0.npz"]
         assert entry["lanes"] == 4
         (folder.path / "chunks/nets/0.npz").unlink()  # not needed any more
