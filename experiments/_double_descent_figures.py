@@ -68,7 +68,7 @@ def _headline(results: xr.DataTree) -> Figure:
     axes[0, 0].legend()
     axes[0, 0].set_title(f"random ReLU features, {features.attrs['data']}, n = {n}")
     mlp = results["mlp"].to_dataset().isel(noise=-1)
-    _net_axes(axes[0, 1], mlp, "loss")  # where the peak of nets is located, see the study
+    _net_axes(axes[0, 1], mlp, "loss", ratio=False)  # where the peak of nets is located, see the study
     axes[0, 1].set_title(f"two-layer nets, {mlp.attrs['data']}, {percent(mlp['noise'])}")
     _misspecified_axes(axes[0, 2], results["linear"].to_dataset())
     return made
@@ -111,7 +111,7 @@ def _linear(results: xr.Dataset) -> Figure:
     stopped, line = best_stopped(results)
     _mean_points(ridge, p / n, stopped, "gradient flow, oracle time", COLORS[1])
     theory(ridge, p / n, line, label="exact theory, oracle time", linestyle=":", color="0.25")
-    ridge.set(title="ridge and gradient flow at their best", ylim=(0, 1.2))
+    ridge.set(title="ridge and gradient flow at their best", ylim=(0, 1.25))
     _misspecified_axes(wrong, results)
     for cell in (ridgeless, ridge):
         cell.set(xlabel="inputs p / examples n", ylabel="excess risk / signal")
@@ -140,14 +140,14 @@ def _misspecified_axes(axes: Axes, results: xr.Dataset) -> None:
     log_axis(axes, (0.3, 0.5, 1, 2, 4), "y")
     axes.set(xlabel="inputs seen p / examples n", ylabel="total risk / signal")
     axes.set_title("linear regression on the first p inputs")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", title="means, 95 %", title_fontsize=8)
 
 
 def _mean_points(axes: Axes, x: np.ndarray, samples: np.ndarray, label: str, color: str) -> None:
-    """Means with their 95 % intervals, drawn as points so that the theory line is seen."""
+    """Means with their 95 % t-intervals, drawn as points so that the theory line is seen."""
     mean, low, high = t_interval(samples)
     errors = np.stack([mean - low, high - mean])
-    axes.errorbar(x, mean, errors, fmt="o", markersize=3, color=color, label=f"{label}, mean and 95 %", linewidth=1)
+    axes.errorbar(x, mean, errors, fmt="o", markersize=3, color=color, label=label, linewidth=1)
 
 
 def _theory_in_parts(axes: Axes, ratio: np.ndarray, line: np.ndarray, label: str) -> None:
