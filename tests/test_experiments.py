@@ -331,7 +331,7 @@ def test_quick_shows_what_the_study_claims(tmp_path):
     for words in (
         "no label noise: the widest net is best",
         "the widest net beats the peak",
-        "the peak moves to more parameters",
+        "the peak of test cross-entropy moves",
     ):
         (said,) = [verdict for claim, verdict in verdicts.items() if words in claim]
         assert said == "holds", words
