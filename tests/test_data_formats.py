@@ -30,7 +30,9 @@ def tar(*entries) -> bytes:
     with tarfile.open(fileobj=stream, mode="w") as archive:
         for entry in entries:
             if isinstance(entry, tarfile.TarInfo):
-                archive.addfile(entry)
+                header = entry.tobuf(archive.format)  # a header may lie about what follows, so it is written as it is
+                archive.fileobj.write(header)
+                archive.offset += len(header)
             else:
                 info = tarfile.TarInfo(entry[0])
                 info.size = len(entry[1])

@@ -91,7 +91,7 @@ def test_a_branch_counts_its_cheaper_side():
         assert 0 <= work.operations - square <= 2
     switch = count_work(
         lambda i, x: jax.lax.switch(i, [lambda: x, lambda: x @ x, lambda: x @ x @ x]),
-        shaped(dtype=int),
+        shaped(dtype=jnp.int32),
         shaped(8, 8),
     )
     assert switch.operations < 10
