@@ -37,7 +37,7 @@ class Options:
     """How to run, apart from what is studied."""
 
     preset: str = "quick"
-    """Size: quick (about two minutes on two CPU cores), standard (within an hour), full (published protocol)."""
+    """Size: quick (about two minutes on two CPU cores), standard (about an hour), full (published protocol)."""
     out: Path | None = None
     """Results folder; default results/STUDY-PRESET, with a digest where options differ from the preset."""
     dry_run: bool = False
