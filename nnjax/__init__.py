@@ -10,6 +10,7 @@ from types import ModuleType
 __version__ = "0.1.0"
 
 _SUBMODULES = (
+    "activations",
     "chunks",
     "classical",
     "conv",
@@ -17,12 +18,17 @@ _SUBMODULES = (
     "estimate",
     "initializers",
     "losses",
+    "metrics",
     "models",
     "monitor",
+    "naming",
+    "optimizers",
     "plans",
     "plotting",
+    "regularizers",
     "results",
     "saved",
+    "schedules",
     "statistics",
     "sweep",
     "theory",

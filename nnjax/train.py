@@ -316,7 +316,9 @@ class Train:
         order, batch = self._batch(state, data["train"], schedule)
         (loss, weight, stats), grads = self._gradient(state, hparams, batch, key)
         rule = optax.with_extra_args_support(self.optimizer(hparams))
-        updates, optimizer = rule.update(grads, state.optimizer, state.params, value=loss)
+        updates, optimizer = rule.update(
+            grads, state.optimizer, state.params, value=loss, history=state.history, evaluation=state.evaluation
+        )
         return state._replace(
             clock=state.clock + 1,
             step=state.step + 1,
@@ -445,7 +447,8 @@ def make_train(
       network: pure ``init`` and ``apply``; see `nnjax.models.network`.
       loss: per example, ``(prediction, target) -> (n,)``; its weighted mean is minimised.
       optimizer: ``hparams -> optax.GradientTransformation``, e.g. ``lambda h: optax.adam(h["learning_rate"])``;
-        hyper-parameters may be traced. Rules that take the loss get it as ``value``.
+        hyper-parameters may be traced. Rules that take more get the loss as ``value``, and what was evaluated so far
+        as ``history`` and ``evaluation``, as in `State` (see `nnjax.schedules.plateau`).
       config: what is static.
       metrics: per-example functions averaged over every split at each evaluation; default ``{"loss": loss}``.
       penalty: ``(params, hparams) -> ()`` added to the loss.

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnjax import losses
+from nnjax import activations, initializers, losses, metrics
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "nnjax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")])
 
 # A file imports only what stands before it.
 ORDER = (
-    "types", "losses", "initializers", "conv", "statistics", "estimate", "monitor", "theory", "data", "chunks", "plans",
-    "results", "saved", "train", "sweep", "models", "classical", "plotting",
+    "types", "naming", "activations", "initializers", "losses", "regularizers", "metrics", "schedules", "optimizers",
+    "conv", "statistics", "estimate", "monitor", "theory", "data", "chunks", "plans", "results", "saved", "train",
+    "sweep", "models", "classical", "plotting",
 )  # fmt: skip
 
 
@@ -93,38 +94,186 @@ def test_no_path_of_one_machine_is_written_down():
         assert not re.search(r"/(root|home|work)/\w", path.read_text().replace("os.path", "")), path
 
 
+# --- Every activation, initializer, loss and metric -------------------------------------------------------------
+#
+# A table a module: what its functions are called with. A public name without an entry fails.
+
+N, K = 5, 3
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, K, N)
+BINARY = np.array([0, 1, 1, 0, 1])
+UNOPTIMIZED = {"xla_backend_optimization_level": 0}  # compiles several times faster
+
+
+def _values(shape=(N, K)):
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+# name: arguments after x.
+ACTIVATIONS = {name: () for name in (*activations.NAMES, "softmax")} | {"prelu": (np.float32(0.2),)}
+ACTIVATIONS_ELSE = {"by_name", "switch"}
+
+# name: prediction, target, and a target that does not fit.
+SUMMED = (_values(), _values(), _values((N,)))
+LABELLED = (_values(), LABELS, LABELS[:, None])
 LOSSES = {
-    "cross_entropy": (3, "labels"),
-    "zero_one": (3, "labels"),
-    "squared_error": (3, "values"),
-    "half_squared_error": (3, "values"),
+    "squared_error": SUMMED,
+    "half_squared_error": SUMMED,
+    "absolute_error": SUMMED,
+    "absolute_percentage_error": SUMMED,
+    "squared_log_error": (np.abs(_values()), np.abs(_values()), _values((N,))),
+    "log_cosh": SUMMED,
+    "huber": SUMMED,
+    "poisson": (np.abs(_values()), np.abs(_values()), _values((N,))),
+    "cosine_distance": SUMMED,
+    "zero_one": LABELLED,
+    "hinge": (_values(), np.sign(_values()), np.ones(N, np.float32)),
+    "squared_hinge": (_values(), np.sign(_values()), np.ones(N, np.float32)),
+    "categorical_hinge": LABELLED,
+    "multiclass_hinge": LABELLED,
+    "binary_cross_entropy": (_values(), np.eye(K, dtype=np.float32)[LABELS], np.ones(N, np.float32)),
+    "cross_entropy": LABELLED,
+    "kl_divergence": (np.full((N, K), 1 / K, np.float32), np.eye(K, dtype=np.float32)[LABELS], np.ones(N, np.float32)),
 }
 
+# name: y_true, y_pred or y_score, static keywords.
+METRICS = {
+    "confusion_matrix": (LABELS, LABELS[::-1].copy(), {"classes": K}),
+    "accuracy": (LABELS, LABELS[::-1].copy(), {}),
+    "precision": (LABELS, LABELS[::-1].copy(), {"classes": K, "average": "macro"}),
+    "recall": (LABELS, LABELS[::-1].copy(), {"classes": K, "average": "macro"}),
+    "f1_score": (LABELS, LABELS[::-1].copy(), {"classes": K, "average": "weighted"}),
+    "roc_curve": (BINARY, _values((N,)), {}),
+    "roc_auc": (BINARY, _values((N,)), {}),
+}
 
-def test_the_table_of_losses_is_complete():
-    own = {n: f for n, f in vars(losses).items() if getattr(f, "__module__", "") == losses.__name__}
-    public = [n for n in own if not n.startswith("_")]
-    assert set(public) == set(LOSSES)
+# name: keywords.
+INITIALIZERS = {name: {} for name in ("zeros", "small_normal", "standard_normal", "lecun_normal", "he_normal")}
+INITIALIZERS |= {
+    "xavier_normal": {"mode": "fan_in", "gain": 2.0},
+    "xavier_uniform": {"mode": "fan_in", "gain": 2.0},
+    "he_uniform": {},
+    "orthogonal": {"gain": 2.0},
+}
+INITIALIZERS_ELSE = {"by_name", "gain", "scaled_normal", "scaled_uniform"}
+
+
+def _functions(module):
+    own = {n: f for n, f in vars(module).items() if getattr(f, "__module__", "") == module.__name__}
+    return {n for n, f in own.items() if not n.startswith("_") and not isinstance(f, type)}
+
+
+@pytest.mark.parametrize(
+    ("module", "table"),
+    [
+        (activations, {*ACTIVATIONS, *ACTIVATIONS_ELSE}),
+        (losses, {*LOSSES}),
+        (metrics, {*METRICS}),
+        (initializers, {*INITIALIZERS, *INITIALIZERS_ELSE}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_tables_are_complete(module, table):
+    assert _functions(module) == table
+
+
+def _cast(tree, dtype):
+    """Floats as such, NumPy's so that nothing is cut to float32 on the way."""
+    return jax.tree.map(lambda x: np.asarray(x, dtype) if np.asarray(x).dtype.kind == "f" else x, tree)
+
+
+def _leaves(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _obeys(function, args, *, per_example, integers=False):
+    """Compiles once, is the same inside jit and vmap and for an example alone, and keeps float32 and float64."""
+    traces = []
+
+    def counted(*args):
+        traces.append(1)
+        return function(*args)
+
+    program = jax.jit(counted, compiler_options=UNOPTIMIZED)
+    made = program(*args)
+    other = jax.tree.map(lambda x: x[::-1].copy() if np.ndim(x) else x, args)
+    again = program(*other)
+    assert len(traces) == 1, "traced anew for the same shapes"
+    lanes = jax.jit(jax.vmap(function), compiler_options=UNOPTIMIZED)
+    both = lanes(*jax.tree.map(lambda a, b: np.stack([a, b]), args, other))
+    for lane, first, second in zip(_leaves(both), _leaves(made), _leaves(again), strict=True):
+        np.testing.assert_allclose(lane, np.stack([first, second]), rtol=1e-5, atol=1e-6)
+    for plain, jitted in zip(_leaves(function(*args)), _leaves(made), strict=True):
+        np.testing.assert_allclose(plain, jitted, rtol=1e-5, atol=1e-6)
+        assert plain.dtype == (np.int32 if integers else np.float32)
+    if per_example:
+        one = program(*jax.tree.map(lambda x: x[:1] if np.ndim(x) else x, args))
+        np.testing.assert_allclose(np.asarray(one), np.asarray(made)[:1], rtol=1e-5, atol=1e-6)
+    with jax.enable_x64(True):
+        for plain in _leaves(function(*_cast(args, np.float64))):
+            assert plain.dtype == (np.int64 if integers else np.float64)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_keep_the_contract(name):
+    args = (_values(), *ACTIVATIONS[name])
+    activation = getattr(activations, name)
+    assert activation(*args).shape == args[0].shape
+    _obeys(activation, args, per_example=True)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_losses_are_per_example_and_trace_once(name):
-    outputs, kind = LOSSES[name]
-    rng = np.random.default_rng(0)
-    prediction = jnp.asarray(rng.normal(size=(5, outputs)), jnp.float32)
-    target = rng.integers(0, outputs, 5) if kind == "labels" else rng.normal(size=(5, outputs)).astype("float32")
+def test_losses_keep_the_contract(name):
+    prediction, target, wrong = LOSSES[name]
+    loss = getattr(losses, name)
+    assert loss(prediction, target).shape == (N,)
+    _obeys(loss, (prediction, target), per_example=True)
+    with jax.numpy_rank_promotion("allow"), pytest.raises(ValueError, match="target " + re.escape(str(wrong.shape))):
+        loss(prediction, wrong)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_keep_the_contract(name, weighted):
+    true, other, static = METRICS[name]
+    metric = getattr(metrics, name)
+
+    def call(true, other, *weight):
+        return metric(true, other, **static, **({"sample_weight": weight[0]} if weight else {}))
+
+    weight = (np.abs(_values((N,))),) if weighted else ()
+    _obeys(call, (true, other, *weight), per_example=False, integers=name == "confusion_matrix" and not weighted)
+    with pytest.raises(ValueError, match=rf"y_\w+ \({N - 1},\) must be"):
+        call(true, other[1:])
+    with pytest.raises(ValueError, match=rf"sample_weight \({N - 1},\) must be"):
+        call(true, other, np.ones(N - 1))
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_initializers_keep_the_contract(name):
+    init = initializers.by_name(name, **INITIALIZERS[name])
     traces = []
 
-    @jax.jit
-    def loss(prediction, target):
+    def draw(key):
         traces.append(1)
-        return getattr(losses, name)(prediction, target)
+        return init(key, (4, 6))
 
-    value = loss(prediction, target)
-    assert value.shape == (5,)
-    loss(prediction + 1, target)
+    keys = jax.random.split(jax.random.key(0), 2)
+    program = jax.jit(draw, compiler_options=UNOPTIMIZED)
+    made = np.stack([program(key) for key in keys])
     assert len(traces) == 1
-    one_by_one = [getattr(losses, name)(prediction[i : i + 1], target[i : i + 1])[0] for i in range(5)]
-    np.testing.assert_allclose(value, one_by_one, rtol=1e-6)
-    lanes = jax.vmap(getattr(losses, name), in_axes=(0, None))(jnp.stack([prediction, 2 * prediction]), target)
-    np.testing.assert_allclose(lanes[0], value, rtol=1e-6)
+    lanes = jax.jit(jax.vmap(lambda key: init(key, (4, 6))), compiler_options=UNOPTIMIZED)(keys)
+    np.testing.assert_allclose(lanes, made, rtol=1e-5, atol=1e-6)
+    assert made.dtype == np.float32
+    assert made.shape == (2, 4, 6)
+    assert (made[0] == made[1]).all() == (name == "zeros")
+    with jax.enable_x64(True):
+        assert init(keys[0], (4, 6), jnp.float64).dtype == jnp.float64
+
+
+@pytest.mark.parametrize("module", [activations, initializers], ids=lambda module: module.__name__)
+def test_a_misspelled_name_suggests_the_nearest(module):
+    for name in module.NAMES:
+        wrong = name + "x"
+        with pytest.raises(ValueError, match=f"'{wrong}' is not one of .*; did you mean '{name}'"):
+            module.by_name(wrong)

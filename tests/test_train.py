@@ -231,6 +231,27 @@ def test_adam_equals_torch():
     np.testing.assert_allclose(result.params["w"], w.detach().numpy(), rtol=1e-4)
 
 
+def test_rules_are_told_of_the_evaluations_and_plain_ones_are_left_alone():
+    x, y = _problem()
+    seen = optax.GradientTransformationExtraArgs(
+        init=lambda params: jnp.zeros(2),
+        # The latest evaluation's number and training loss, as the update after it is told.
+        update=lambda grads, state, params=None, *, history, evaluation, **_: (
+            grads,
+            jnp.stack([evaluation * 1.0, history["train_loss"][evaluation - 1]]),
+        ),
+    )
+    config = Config(steps=9, evaluate_every=2)
+    plain = make_train(LINEAR, _half_squared, _sgd, config)
+    told = make_train(LINEAR, _half_squared, lambda h: optax.chain(optax.sgd(h["lr"]), seen), config)
+    data = {"train": (x, y)}
+    expected = plain(jax.random.key(0), {"lr": 0.1}, data)
+    state = told.advance(told.start(jax.random.key(0), {"lr": 0.1}, data), {"lr": 0.1}, data)
+    np.testing.assert_array_equal(state.params["w"], expected.params["w"])
+    # Evaluations after 2, 4, 6, 8 and 9 updates: the ninth knows of four.
+    np.testing.assert_allclose(state.optimizer[1], [4, expected.history["train_loss"][3]], rtol=1e-6)
+
+
 def test_dropout_acts_in_training_only():
     x, y = load_iris(return_X_y=True)
     data = {"train": (x.astype("float32"), y.astype("int32"))}

@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax import initializers
+from nnjax import activations, initializers, regularizers
 from nnjax.models.linen import network
+from nnjax.naming import choose
 from nnjax.train import Network
 from nnjax.types import Array, Key, PyTree
+
+_NORMALIZE = {name: name for name in ("none", "before", "after")}
 
 
 class MLP(nn.Module):
@@ -21,28 +24,55 @@ class MLP(nn.Module):
     Attributes:
       features: units of each hidden layer; empty is a linear model.
       classes: number of outputs.
-      activation: applied after every hidden layer.
+      activation: applied after every hidden layer; a function, or a name in `nnjax.activations`.
       initializer: name in `nnjax.initializers`.
-      dropout: probability of dropping a hidden unit while training (inverted scaling).
+      dropout: probability of dropping a hidden unit while training (inverted scaling); may be traced.
+      normalize: batch normalization of every hidden layer, ``before`` its activation (Ioffe and Szegedy, 2015),
+        ``after`` it, or ``none``. Training uses the batch's statistics, evaluation their running average, which
+        moves by 0.1 a batch (PyTorch calls that momentum 0.1, Flax 0.9). Before the activation a layer has no
+        bias: the normalization would subtract it again, and has a shift of its own. Dropout comes last, so that
+        it disturbs no statistics of its own layer (Li et al., 2018).
 
     Inputs of any shape (n, ...) are flattened; the output is (n, classes).
+
+    Raises (when initialized or applied):
+      ValueError: an unknown activation, initializer or ``normalize``, or a dropout outside [0, 1].
     """
 
     features: Sequence[int] = (128, 128)
     classes: int = 10
-    activation: Callable[[Array], Array] = jax.nn.relu
+    activation: str | Callable[[Array], Array] = jax.nn.relu
     initializer: str = "he_normal"
-    dropout: float = 0.0
+    dropout: Array | float = 0.0
+    normalize: str = "none"
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
+        activation, kernel_init = _activation(self), initializers.by_name(self.initializer)
+        placed, drops = choose("normalize", self.normalize, _NORMALIZE), _drops(self) and train
         x = x.reshape(x.shape[0], -1)
         for size in self.features:
-            x = nn.Dense(size, kernel_init=initializers.by_name(self.initializer))(x)
-            x = self.activation(x)
-            if self.dropout > 0:
-                x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.classes, kernel_init=initializers.by_name(self.initializer))(x)
+            x = nn.Dense(size, use_bias=placed != "before", kernel_init=kernel_init)(x)
+            if placed == "before":
+                x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+            x = activation(x)
+            if placed == "after":
+                x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+            if drops:
+                x = regularizers.dropout(self.make_rng("dropout"), x, self.dropout)
+        return nn.Dense(self.classes, kernel_init=kernel_init)(x)
+
+
+def _activation(model: MLP) -> Callable[[Array], Array]:
+    return activations.by_name(model.activation) if isinstance(model.activation, str) else model.activation
+
+
+def _drops(model: MLP) -> bool:
+    """Whether there is dropout: a traced rate may be other than 0."""
+    known = not isinstance(model.dropout, jax.core.Tracer)
+    if known and not 0 <= model.dropout <= 1:
+        raise ValueError(f"dropout={model.dropout} must lie between 0 and 1, the probability of dropping a unit")
+    return not (known and model.dropout == 0)
 
 
 def padded_mlp(model: MLP, widths: Sequence[Array | int]) -> Network:
@@ -58,18 +88,20 @@ def padded_mlp(model: MLP, widths: Sequence[Array | int]) -> Network:
       widths: living units of each hidden layer; may be traced.
 
     Raises:
-      ValueError: another number of widths than layers, a (not traced) width outside the allocation,
-        activation(0) != 0, or an initializer whose variance at the true width is not known.
+      ValueError: another number of widths than layers, a (not traced) width outside the allocation, dropout or batch
+        normalization, activation(0) != 0, or an initializer whose variance at the true width is not known.
     """
     if len(widths) != len(model.features):
         raise ValueError(f"widths={list(widths)} must name one width for each of the {len(model.features)} layers")
     for width, size in zip(widths, model.features, strict=True):
         if isinstance(width, int | np.integer) and not 1 <= width <= size:
             raise ValueError(f"widths={list(widths)} must lie between 1 and the allocation, {list(model.features)}")
-    if model.dropout > 0:
+    if _drops(model):
         raise ValueError(f"padding needs dropout=0, not {model.dropout}: the mask would depend on the allocation")
+    if model.normalize != "none":
+        raise ValueError(f"padding needs normalize='none', not {model.normalize!r}: its shift would bring units alive")
     with jax.ensure_compile_time_eval():
-        at_zero = float(jax.jit(model.activation)(np.zeros((), np.float32)))
+        at_zero = float(jax.jit(_activation(model))(np.zeros((), np.float32)))
     if at_zero != 0:
         raise ValueError(f"padding needs activation(0) = 0, and this one's is {at_zero:g}")
     scale = _width_scale(model.initializer)
@@ -97,9 +129,9 @@ def padded_mlp(model: MLP, widths: Sequence[Array | int]) -> Network:
 
 def _width_scale(initializer: str) -> Callable[..., Array]:
     """Factor from the standard deviation at the allocated sizes (in, out) to that at the true ones."""
-    if initializer in ("he_normal", "lecun_normal"):
+    if initializer in ("he_normal", "he_uniform", "lecun_normal"):
         return lambda a_in, a_out, t_in, t_out: jnp.sqrt(a_in / jnp.asarray(t_in, jnp.float32))
-    if initializer == "xavier_normal":
+    if initializer in ("xavier_normal", "xavier_uniform"):
         return lambda a_in, a_out, t_in, t_out: jnp.sqrt((a_in + a_out) / jnp.asarray(t_in + t_out, jnp.float32))
     if initializer in ("small_normal", "standard_normal", "zeros"):
         return lambda *_: jnp.ones(())
