@@ -183,8 +183,8 @@ def roc_auc(
       y_score: (n,), larger for the positive label; or (n, k), a score for each class, each judged against the
         rest (scikit-learn's ``multi_class="ovr"``). NaN among the scores makes the area NaN.
       pos_label: the positive label, for scores (n,).
-      average: for scores (n, k): "macro" (mean over classes), "weighted" (by the class's true examples) or None
-        for every class.
+      average: for scores (n, k): "macro" (mean over classes), "weighted" (by the class's true examples, so that
+        classes without any are left out) or None for every class.
       classes: for scores (n, k): the labels of the k columns, by default 0 to k - 1.
       sample_weight: (n,), by default ones.
 
@@ -194,17 +194,17 @@ def roc_auc(
     Raises:
       ValueError: shapes disagree, the average is unknown, or classes are not k distinct labels.
     """
-    scores = jnp.asarray(y_score)
-    if scores.ndim != 2:
+    if np.ndim(y_score) != 2:
         y_true, score, weight = _columns(y_true, y_score, sample_weight, second="y_score")
         return _curve(y_true == pos_label, score, weight)[3]
     if average is not None:
         choose("average", average, {name: name for name in ("macro", "weighted")})
+    scores = jnp.asarray(y_score)
     labels = _labels(scores.shape[1] if classes is None else classes)
     if len(labels) != scores.shape[1]:
         raise ValueError(f"classes={classes} must name the {scores.shape[1]} columns of y_score {scores.shape}")
     y_true, _, weight = _columns(y_true, scores[:, 0], sample_weight, second="y_score")
-    if not isinstance(y_true, jax.core.Tracer) and (strange := set(np.unique(y_true)) - set(labels)):
+    if not _traced(y_true) and (strange := set(np.unique(y_true)) - set(labels)):
         raise ValueError(f"y_true holds {_listed(strange)}, not among the classes {_listed(labels)}")
     one_hot = y_true[:, None] == jnp.asarray(labels)[None, :]
     areas = jax.vmap(lambda positive, score: _curve(positive, score, weight)[3], in_axes=1)(one_hot, scores)

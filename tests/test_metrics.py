@@ -338,6 +338,8 @@ def test_wrong_shapes_are_refused():
             metric(y[:, None], np.ones(3))
     with pytest.raises(ValueError, match=r"y_score \(2,\) must be \(n,\), n > 0, with y_true \(3,\)"):
         metrics.roc_auc(y, np.ones((2, 3)))
+    with pytest.raises(ValueError, match="y_score must hold numbers, not <U1"):
+        metrics.roc_auc(y, ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"classes=\(0, 1\) must name the 3 columns of y_score \(3, 3\)"):
         metrics.roc_auc(y, np.ones((3, 3)), classes=(0, 1))
 

@@ -104,7 +104,7 @@ def default_tolerance(dtype: Any) -> float:
 
 
 def curvature(x: Array, batch_size: int | None) -> Array:
-    """Largest eigenvalue of the mean of a a', a = (x, 1): (). Of a single example's, the largest, for mini-batches.
+    """Bound on the eigenvalues of the mean of a a', a = (x, 1), or in mini-batches on those of any one a a': ().
 
     It bounds how fast the gradient of a mean of f(a @ w) turns, for f'' <= 1.
     """
@@ -113,7 +113,22 @@ def curvature(x: Array, batch_size: int | None) -> Array:
         return jnp.max(jnp.sum(x**2, axis=1))
     n, d = x.shape
     gram = jnp.matmul(x, x.T, precision="highest") if n < d else jnp.matmul(x.T, x, precision="highest")
-    return jnp.linalg.eigvalsh(gram)[-1] / n
+    return spectral_bound(gram) / n
+
+
+def spectral_bound(gram: Array, squarings: int = 7) -> Array:
+    """Upper bound on the eigenvalues of a positive semi-definite (m, m): trace(gram^p)^(1/p), p = 2^squarings.
+
+    At most m^(1/p) times the largest eigenvalue: 4 % over it for m = 100. Products alone, because a batch of
+    eigendecompositions on several CPU devices at once can wait for itself for ever.
+    """
+    trace = jnp.trace(gram)
+    power, logarithm = gram / trace, jnp.log(trace)  # gram^(2^k) is power exp(2^k logarithm), the power's trace 1
+    for k in range(1, squarings + 1):
+        power = jnp.matmul(power, power, precision="highest")
+        trace = jnp.trace(power)
+        power, logarithm = power / trace, logarithm + jnp.log(trace) / 2**k
+    return jnp.exp(logarithm)
 
 
 def norm(gradient: Params) -> Array:

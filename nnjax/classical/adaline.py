@@ -27,6 +27,7 @@ __all__ = [
     "Result",
     "State",
     "cancel",
+    "correlation",
     "delayed",
     "echo_problem",
     "erle",
@@ -200,7 +201,12 @@ def optimum(x: ArrayLike, target: ArrayLike) -> Array:
     return least_squares.min_norm(x, jnp.asarray(target).astype(jnp.result_type(float, target)))
 
 
-def _correlation(x: ArrayLike) -> Array:
+def correlation(x: ArrayLike) -> Array:
+    """The inputs' correlation matrix x'x / n, not centered: (n, d) to (d, d).
+
+    Raises:
+      ValueError: ``x`` is not (n, d).
+    """
     x = jnp.asarray(x)
     if x.ndim != 2:
         raise ValueError(f"x has shape {x.shape}; expected (n, d)")
@@ -208,26 +214,40 @@ def _correlation(x: ArrayLike) -> Array:
     return jnp.matmul(x.T, x, precision="highest") / len(x)
 
 
-def stability_bound(x: ArrayLike) -> Array:
-    """2 / lambda_max of the inputs' correlation matrix x'x / n: batch learning converges below it, bursts above. ()"""
-    return 2 / jnp.linalg.eigvalsh(_correlation(x))[-1]
+def stability_bound(correlation: ArrayLike) -> Array:
+    """2 / lambda_max: below this learning rate a batch converges, above it bursts. (d, d) to ().
+
+    Raises:
+      ValueError: ``correlation`` is not a square matrix.
+    """
+    return 2 / _eigenvalues(correlation)[-1]
 
 
-def misadjustment(x: ArrayLike, learning_rate: ArrayLike) -> Array:
+def _eigenvalues(correlation: ArrayLike) -> Array:
+    matrix = jnp.asarray(correlation)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"correlation has shape {matrix.shape}; expected (d, d)")
+    return jnp.linalg.eigvalsh(matrix.astype(jnp.result_type(float, matrix)))
+
+
+def misadjustment(correlation: ArrayLike, learning_rate: ArrayLike) -> Array:
     """Excess of LMS's mean squared error over the optimum's, relative, once it has settled.
 
-        M = s / (1 - s),   s = sum_i r lambda_i / (2 (1 - r lambda_i)),   lambda_i the eigenvalues of x'x / n
+        M = s / (1 - s),   s = sum_i r lambda_i / (2 (1 - r lambda_i)),   lambda_i the correlation's eigenvalues
 
     for independent Gaussian patterns and learning rate r (Feuer and Weinstein, 1985); infinite where s >= 1.
 
     Args:
-      x: (n, d).
+      correlation: (d, d), of the inputs; see `correlation`.
       learning_rate: any shape.
 
     Returns:
       The shape of ``learning_rate``.
+
+    Raises:
+      ValueError: ``correlation`` is not a square matrix.
     """
-    values = jnp.linalg.eigvalsh(_correlation(x))
+    values = _eigenvalues(correlation)
     scaled = jnp.multiply.outer(jnp.asarray(learning_rate, values.dtype), values)
     stable = jnp.max(scaled, axis=-1) < 1
     s = jnp.sum(scaled / (2 * jnp.where(scaled < 1, 1 - scaled, 1)), axis=-1)

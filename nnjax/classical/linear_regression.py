@@ -103,7 +103,7 @@ def step(
 
 
 def largest_learning_rate(x: Array, *, l2: Array | float = 0.0, batch_size: int | None = None) -> Array:
-    """1 / L, L the largest curvature of the loss (of any one example's, in mini-batches): such steps never go up, ().
+    """1 / L, L a bound on the loss's curvature (of any one example's, in mini-batches): such steps never go up, ().
 
     Args:
         x: (n, d).
