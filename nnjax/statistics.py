@@ -39,6 +39,26 @@ def t_interval(samples: Array, level: float = 0.95, axis: int = 0) -> Interval:
         return Interval(mean, mean - half, mean + half)
 
 
+def resampled_t_interval(samples: Array, test_ratio: float, level: float = 0.95, axis: int = 0) -> Interval:
+    """`t_interval` for the mean over repeated random splits of one data set, which share examples.
+
+    The splits' results are not independent: J of them say less of new data than J data sets would. The variance of
+    the mean is taken as (1/J + ``test_ratio``) times the splits' instead of 1/J (Nadeau and Bengio, 2003).
+
+    Args:
+      samples: results by split along ``axis``.
+      test_ratio: test over training examples of a split; 0 is `t_interval`.
+
+    Raises:
+      ValueError: ``test_ratio`` below 0, ``level`` outside (0, 1) or no samples.
+    """
+    if not test_ratio >= 0:
+        raise ValueError(f"test_ratio={test_ratio} must be at least 0")
+    plain = t_interval(samples, level, axis)
+    half = (plain.high - plain.mean) * np.sqrt(1 + np.shape(samples)[axis] * test_ratio)
+    return Interval(plain.mean, plain.mean - half, plain.mean + half)
+
+
 def standard_error(samples: Array, axis: int = 0) -> Array:
     """Standard error of the mean along ``axis``; NaN for a single sample."""
     samples = np.asarray(samples, float)

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from nnjax.classical import backpropagation as bp
 
 EXAMPLE = bp.Config((2, 2, 2))
+gradient = jax.jit(bp.gradient, static_argnums=2)
+autodiff = jax.jit(jax.grad(bp.loss), static_argnums=2)
+step = jax.jit(bp.step, static_argnames="config")
 X, T = np.array([[0.05, 0.10]]), np.array([[0.01, 0.99]])
 START = bp.Params(  # rows are inputs here, units in the example's own lists
     (np.array([[0.15, 0.25], [0.20, 0.30]]), np.array([[0.40, 0.50], [0.45, 0.55]])),
@@ -45,7 +48,7 @@ def _problem(config, n=6, seed=0, dtype="float64"):
 
 
 def _one_update(x64, bias_rate):
-    state, info = bp.step(bp.start(START), (X, T), config=EXAMPLE, learning_rate=0.5, bias_learning_rate=bias_rate)
+    state, info = step(bp.start(START), (X, T), config=EXAMPLE, learning_rate=0.5, bias_learning_rate=bias_rate)
     return state.params, info.loss, bp.loss(state.params, (X, T), EXAMPLE)
 
 
@@ -132,41 +135,41 @@ def test_chain_rule_list(name, x64):
 
 @st.composite
 def nets(draw):
-    sizes = tuple(draw(st.lists(st.integers(1, 5), min_size=2, max_size=6)))
+    sizes = tuple(draw(st.lists(st.integers(1, 5), min_size=2, max_size=5)))
     loss = draw(st.sampled_from(sorted(bp.LOSSES)))
     output = "identity" if loss == "cross_entropy" else draw(st.sampled_from(sorted(bp.SLOPES)))
     return bp.Config(sizes, draw(st.sampled_from(sorted(bp.SLOPES))), output, loss), draw(st.integers(0, 2**16))
 
 
 @given(nets(), st.integers(1, 7))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_gradient_is_autodiffs_for_random_nets(net, n):
     config, seed = net
     with jax.enable_x64(True):
         params, batch = _problem(config, n, seed)
-        both = jax.jit(lambda *at: (bp.gradient(*at, config), jax.grad(bp.loss)(*at, config)))
-        hand, auto = both(params, batch)
+        hand, auto = gradient(params, batch, config), autodiff(params, batch, config)
         scale = max(np.abs(_flat(auto)).max(), 1e-3)
         np.testing.assert_allclose(_flat(hand), _flat(auto), rtol=0, atol=1e-12 * scale)
 
 
 CASES = [
-    bp.Config((3, 5, 4, 2), hidden, output, loss)
-    for hidden in bp.SLOPES
-    for output, loss in (("logistic", "half_squared_error"), ("tanh", "half_squared_error"),
-                         ("identity", "half_squared_error"), ("identity", "cross_entropy"))
-]  # fmt: skip
+    bp.Config((3, 5, 4, 2), "logistic", "logistic"),
+    bp.Config((3, 5, 4, 2), "tanh", "tanh"),
+    bp.Config((3, 5, 4, 2), "relu", "identity"),
+    bp.Config((3, 5, 4, 2), "identity", "relu"),
+    bp.Config((3, 5, 4, 2), "relu", "identity", "cross_entropy"),
+]
 
 
 @pytest.mark.parametrize("config", CASES, ids=lambda c: f"{c.hidden}-{c.output}-{c.loss}")
 def test_gradient_in_single_precision(config):
     """float32 keeps 2^-24 = 6e-8; a gradient is a few dozen such roundings away, on the scale of its largest part."""
     params, batch = _problem(config, dtype="float32")
-    hand = bp.gradient(params, batch, config)
+    hand = gradient(params, batch, config)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(hand))
     with jax.enable_x64(True):
-        exact = jax.grad(bp.loss)(*jax.tree.map(lambda a: a.astype("f8") if a.dtype == "f4" else a, (params, batch)),
-                                  config)  # fmt: skip
+        double = jax.tree.map(lambda leaf: leaf.astype("f8") if leaf.dtype == "f4" else leaf, (params, batch))
+        exact = autodiff(*double, config)
         np.testing.assert_allclose(_flat(hand), _flat(exact), rtol=0, atol=2e-6 * np.abs(_flat(exact)).max())
 
 
@@ -174,28 +177,29 @@ def test_gradient_in_single_precision(config):
 def test_deltas_are_derivatives_by_the_net_inputs(loss, x64):
     config = bp.Config((3, 4, 2), "tanh", "identity", loss)
     params, (x, y) = _problem(config, n=4)
-    found = bp.deltas(params, (x, y), config)
+    found = jax.jit(bp.deltas, static_argnums=2)(params, (x, y), config)
     assert [d.shape for d in found] == [(4, 4), (4, 2)]
-    for example in range(4):
 
-        def shifted(first, second, at=example):
-            moved = params._replace(biases=(params.biases[0] + first, params.biases[1] + second))
-            return bp.loss(moved, (x[at : at + 1], y[at : at + 1]), config)
+    def shifted(first, second, at):
+        moved = params._replace(biases=(params.biases[0] + first, params.biases[1] + second))
+        return bp.loss(moved, (x[at][None], y[at][None]), config)
 
-        expected = jax.grad(shifted, argnums=(0, 1))(jnp.zeros(4), jnp.zeros(2))
-        for layer in range(2):
-            np.testing.assert_allclose(found[layer][example], expected[layer], atol=1e-14)
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    slopes = jax.jit(jax.vmap(jax.grad(shifted, argnums=(0, 1)), in_axes=(None, None, 0)))
+    expected = slopes(jnp.zeros(4), jnp.zeros(2), jnp.arange(4))
+    for layer in range(2):
+        np.testing.assert_allclose(found[layer], expected[layer], atol=1e-14)
 
 
 def test_weights_of_examples_and_soft_labels(x64):
     config = bp.Config((3, 4, 3), "logistic", "identity", "cross_entropy")
     params, (x, y) = _problem(config, n=5)
-    twice = bp.gradient(params, (np.concatenate([x, x[:2]]), np.concatenate([y, y[:2]])), config)
-    weighted = bp.gradient(params, (x, y, np.array([2, 2, 1, 1, 1])), config)
+    twice = gradient(params, (np.concatenate([x, x[:2]]), np.concatenate([y, y[:2]])), config)
+    weighted = gradient(params, (x, y, np.array([2, 2, 1, 1, 1])), config)
     np.testing.assert_allclose(_flat(weighted), _flat(twice), atol=1e-15)
     soft = np.random.default_rng(1).random((5, 3))  # not a distribution, and right all the same
-    auto = jax.grad(bp.loss)(params, (x, soft), config)
-    np.testing.assert_allclose(_flat(bp.gradient(params, (x, soft), config)), _flat(auto), atol=1e-14)
+    auto = autodiff(params, (x, soft), config)
+    np.testing.assert_allclose(_flat(gradient(params, (x, soft), config)), _flat(auto), atol=1e-14)
 
 
 # Independent oracles
@@ -212,7 +216,7 @@ def test_gradient_is_torchs(x64):
         out = torch.tanh(out) if layer < 2 else out
     torch.nn.functional.cross_entropy(out, torch.tensor(y, dtype=torch.int64)).backward()
     expected = np.concatenate([leaf.grad.numpy().ravel() for leaf in leaves])
-    np.testing.assert_allclose(_flat(bp.gradient(params, (x, y), config)), expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(_flat(gradient(params, (x, y), config)), expected, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("hidden", ["logistic", "tanh", "relu"])
@@ -234,7 +238,7 @@ def test_updates_are_scikit_learns(hidden, x64):
         net.fit(x, y)
     state = bp.start(params)
     for _ in range(3):
-        state, _ = bp.step(state, (x, y), config=config, learning_rate=0.05, momentum=0.9)
+        state, _ = step(state, (x, y), config=config, learning_rate=0.05, momentum=0.9)
     expected = np.concatenate([leaf.ravel() for leaf in (*net.coefs_, *net.intercepts_)])
     assert np.abs(expected - _flat(params)).max() > 0.01
     np.testing.assert_allclose(_flat(state.params), expected, rtol=1e-12, atol=1e-14)
@@ -246,11 +250,10 @@ def test_updates_are_scikit_learns(hidden, x64):
 def _by_loop(params, x, y, orders, size, config, rate, momentum):
     """The same training as a plain loop over autodiff's gradients."""
     velocity = jax.tree.map(np.zeros_like, params)
-    grad = jax.jit(jax.grad(bp.loss), static_argnums=2)
     for order in orders:
         for first in range(0, len(order), size):
             part = order[first : first + size]
-            g = grad(params, (x[part], y[part]), config)
+            g = autodiff(params, (x[part], y[part]), config)
             velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, g)
             params = jax.tree.map(lambda w, v: w - rate * v, params, velocity)
     return params
@@ -261,9 +264,10 @@ def test_batch_mini_batch_and_online_are_the_plain_loop(size, x64):
     config = bp.Config((3, 4, 2), "tanh", "identity", "cross_entropy")
     params, (x, y) = _problem(config, n=8)
     key = jax.random.key(5)
-    state, trace = bp.train(
-        bp.start(params), (x, y), key, config=config, epochs=3, batch_size=size, learning_rate=0.3, momentum=0.5
-    )
+    run = jax.jit(lambda state, key: bp.train(
+        state, (x, y), key, config=config, epochs=3, batch_size=size, learning_rate=0.3, momentum=0.5
+    ))  # fmt: skip
+    state, trace = run(bp.start(params), key)
     parts = -(-8 // (size or 8))
     orders = [np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), 8)) for epoch in range(3)]
     expected = _by_loop(params, x, y, orders, size or 8, config, 0.3, 0.5)
@@ -309,7 +313,8 @@ def test_units_that_start_equal_stay_equal(x64):
     """Why weights start at random: from a symmetric start no update tells two hidden units apart."""
     config = bp.Config((3, 4, 2), initializer="zeros")
     _, data = _problem(config, n=5)
-    state, _ = bp.train(bp.init(jax.random.key(0), config), data, config=config, epochs=50, learning_rate=1.0)
+    start = bp.init(jax.random.key(0), config)
+    state, _ = jax.jit(lambda state: bp.train(state, data, config=config, epochs=50, learning_rate=1.0))(start)
     first, second = state.params.weights
     assert np.abs(second).max() > 0.1
     np.testing.assert_array_equal(first, np.broadcast_to(first[:, :1], first.shape))
@@ -337,12 +342,13 @@ def test_compiles_once_and_maps_over_hyper_parameters(dtype):
         assert len(traces) == 1
         assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(other))
         assert trace.loss.dtype == dtype
+        if dtype == "float64":
+            return
         keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
         lanes, _ = jax.vmap(run)(keys, jnp.array([0.1, 0.2]), jnp.array([0.5, 0.0]))
-        tolerance = 1e-6 if dtype == "float32" else 1e-14
         for lane, alone in enumerate((one, other)):
-            got = jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes)
-            np.testing.assert_allclose(_flat(got), _flat(alone), atol=tolerance)
+            np.testing.assert_allclose(_flat(jax.tree.map(lambda leaf, lane=lane: leaf[lane], lanes)), _flat(alone),
+                                       atol=1e-6)  # fmt: skip
 
 
 def test_init_has_the_nets_shapes_and_depends_on_the_key():
@@ -379,4 +385,4 @@ BAD = {
 def test_bad_input_is_named(name):
     call, words = BAD[name]
     with pytest.raises(ValueError, match=words):
-        call(START, (X, T))
+        jax.eval_shape(lambda: call(START, (X, T)))

@@ -6,7 +6,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnjax.statistics import Interval, Peak, interior_peak, standard_error, t_interval, verdict
+from nnjax.statistics import Interval, Peak, interior_peak, resampled_t_interval, standard_error, t_interval, verdict
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.999])
@@ -175,3 +175,27 @@ def test_too_few_or_diverged_seeds_are_inconclusive():
         assert verdict(np.append(good, bad), 1.0, 0.5) == "inconclusive"
     assert verdict(np.full(20, 1.0), 1.0, 0.0) == "reproduced"
     assert verdict(np.full(20, 1.1), 1.0, 0.0) == "not reproduced"
+
+
+def test_resampled_interval_is_wider_by_the_shared_examples():
+    samples = np.random.default_rng(0).normal(size=(10, 3))
+    plain = t_interval(samples)
+    np.testing.assert_allclose(resampled_t_interval(samples, 0.0), plain)
+    wide = resampled_t_interval(samples, 0.3)
+    # 1/10 + 0.3 = 4/10: twice as wide.
+    np.testing.assert_allclose(wide.high - wide.low, 2 * (plain.high - plain.low))
+    np.testing.assert_allclose(wide.mean, plain.mean)
+    with pytest.raises(ValueError, match="test_ratio=-1"):
+        resampled_t_interval(samples, -1)
+
+
+def test_resampled_interval_covers_where_the_plain_one_does_not():
+    # A mean over re-deals of one data set, as an estimate of the population's: the parts of a re-deal overlap.
+    rng = np.random.default_rng(1)
+    hits = np.zeros(2)
+    for _ in range(300):
+        pool = rng.normal(size=60)
+        deals = np.array([rng.permutation(pool)[:20].mean() for _ in range(15)])
+        for at, found in enumerate((t_interval(deals), resampled_t_interval(deals, 20 / 40))):
+            hits[at] += found.low <= 0 <= found.high
+    assert hits[0] / 300 < 0.8 < 0.9 < hits[1] / 300
