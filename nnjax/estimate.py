@@ -75,6 +75,21 @@ def peak_bytes(trace: Any) -> int:
     return int(_peak(trace.jaxpr, set(trace.jaxpr.invars)))
 
 
+_DECOMPOSITIONS = ("eig", "eigh", "svd", "qr", "householder_product", "cholesky", "lu", "schur", "geqrf")
+
+
+def decomposes(trace: Any) -> bool:
+    """Whether a trace made by `jax.make_jaxpr` decomposes a matrix (eigenvalues, SVD, QR, Cholesky, LU) anywhere."""
+    return _decomposes(trace.jaxpr)
+
+
+def _decomposes(jaxpr: Any) -> bool:
+    return any(
+        equation.primitive.name in _DECOMPOSITIONS or any(map(_decomposes, _inner_jaxprs(equation.params)))
+        for equation in jaxpr.eqns
+    )
+
+
 def _peak(jaxpr: Any, shared: set) -> float:
     most = 0.0
     for equation in jaxpr.eqns:

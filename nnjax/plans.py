@@ -128,12 +128,13 @@ class Grid:
 
 
 class _Cost(NamedTuple):
-    """What one lane costs: work, working memory and result size in bytes; and its results' shapes."""
+    """What one lane costs: work, working memory and result size in bytes; its results' shapes; decompositions."""
 
     work: estimate.Work
     memory: int
     results: int
     shapes: dict[str, tuple[int, ...]]
+    decomposes: bool = False
 
 
 def _trace_cost(run: Run, key: Key, data: PyTree, grid: Grid, static: Mapping[str, Any]) -> _Cost:
@@ -146,7 +147,7 @@ def _trace_cost(run: Run, key: Key, data: PyTree, grid: Grid, static: Mapping[st
     trace, out = jax.make_jaxpr(lane, return_shape=True)(hparams, key_data, shapes)
     results = sum(math.prod(a.shape) * a.dtype.itemsize for a in trace.out_avals)
     named = {name: tuple(value.shape) for name, value in out.items()}
-    return _Cost(estimate.work_of(trace), estimate.peak_bytes(trace), results, named)
+    return _Cost(estimate.work_of(trace), estimate.peak_bytes(trace), results, named, estimate.decomposes(trace))
 
 
 def _size_costs(
@@ -160,7 +161,7 @@ def _size_costs(
     fits = [np.polynomial.Polynomial.fit(probes, column, len(probes) - 1) for column in table.T]
     rows = np.array([[max(fit(size), 0.0) for fit in fits] for size in sizes])
     shapes = traced[-1].shapes
-    return [_Cost(estimate.Work(r[0], r[1]), int(r[2]), int(r[3]), shapes) for r in rows]
+    return [_Cost(estimate.Work(r[0], r[1]), int(r[2]), int(r[3]), shapes, traced[-1].decomposes) for r in rows]
 
 
 def _groups(strategy: str, costs: Sequence[float], lanes: Sequence[int], compile_seconds: float) -> tuple[int, ...]:
@@ -237,6 +238,9 @@ def _plan(
         costs = (
             _size_costs(run, key, data, grid, fixed, sizes) if padded else [_trace_cost(run, key, data, grid, fixed)]
         )
+        if len(devices) > 1 and devices[0].platform == "cpu" and any(cost.decomposes for cost in costs):
+            # Batched LAPACK calls wait for threads that the other devices' calls hold: the program never ends.
+            width = 1
         per_size = len(grid.lanes(fixed, sizes[:1])[1])
         seconds = [cost.work.seconds(constants, width) for cost in costs]
         shared = [s / len(devices) for s in seconds]

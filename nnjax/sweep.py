@@ -155,7 +155,8 @@ def sweep(
       static: axes whose values are passed as keyword arguments, one program each.
       padded: an axis of sizes that may share a program (see the module's text).
       strategy: ``auto``, ``loop``, ``pad`` or ``bucket`` for the padded axis; see `plan`.
-      width: lanes side by side on one device; default 8 on CPU, up to 1024 on GPU and TPU.
+      width: lanes side by side on one device; default 8 on CPU, up to 1024 on GPU and TPU. Always 1 for runs that
+        decompose matrices on several CPU devices, which would wait for each other for ever side by side.
       memory_budget: bytes that one chunk may use on one device; default half of the machine's memory over
         its devices, or 80 % of a GPU's. Wider programs are halved until they fit.
       float64: `jax.enable_x64` round this sweep alone: what has no dtype of its own is double. (Flax modules keep

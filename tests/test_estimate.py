@@ -208,3 +208,16 @@ def test_peak_bytes_grows_with_the_batch_and_not_with_the_length_of_a_loop():
     assert peak(loop(3), 32) == peak(loop(300), 32)
     assert peak(loop(3), 64) == pytest.approx(2 * peak(loop(3), 32), rel=0.5)
     assert peak(loop(3), 32) >= 2 * 4 * 32 * 64
+
+
+@pytest.mark.parametrize("name", ["eigvalsh", "svdvals", "cholesky", "inv"])
+def test_a_decomposition_is_seen_inside_loops_and_branches(name):
+    def lane(x):
+        def body(carry, _):
+            found = getattr(jnp.linalg, name)(carry)
+            return carry, jax.lax.cond(found.sum() > 0, jnp.sum, lambda f: -jnp.sum(f), found)
+
+        return jax.lax.scan(body, x, length=2)[1]
+
+    assert estimate.decomposes(jax.make_jaxpr(lane)(jnp.eye(3)))
+    assert not estimate.decomposes(jax.make_jaxpr(lambda x: x @ x)(jnp.eye(3)))

@@ -418,6 +418,27 @@ def test_one_two_and_four_devices_agree():
         np.testing.assert_allclose(other, outputs[0], rtol=1e-5, atol=1e-5)
 
 
+def test_decompositions_on_several_devices_run_one_after_another_and_end():
+    # Side by side these wait for each other for ever.
+    code = """
+        import jax
+        jax.config.update("jax_num_cpu_devices", 2)
+        import jax.numpy as jnp
+        from nnjax.sweep import plan, sweep
+        def run(key, hparams, data):
+            x = jax.random.normal(key, (6400, 64))
+            return {"x": jnp.linalg.eigvalsh(x.T @ x).sum()}
+        def plain(key, hparams, data):
+            return {"x": jax.random.normal(key, (64,)).sum()}
+        axes, key = {"seed": range(32)}, jax.random.key(0)
+        print(plan(run, axes, key=key).width, plan(plain, axes, key=key).width, plan(run, axes, key=key, width=8).width)
+        print(bool(jnp.isfinite(sweep(run, axes, key=key).x.values).all()))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True,
+                          timeout=240)  # fmt: skip
+    assert done.stdout.split() == ["1", "8", "1", "True"]
+
+
 def test_use_all_cores_before_and_after_the_backend_starts():
     code = """
         import os, jax
