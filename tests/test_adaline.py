@@ -84,7 +84,7 @@ def test_a_batch_reaches_numpys_least_squares(regression):
 
 def test_a_batch_converges_below_the_stability_bound_and_bursts_above(regression):
     x, target, limit = regression
-    np.testing.assert_allclose(adaline.stability_bound(x), limit, rtol=1e-5)
+    np.testing.assert_allclose(adaline.stability_bound(adaline.correlation(x)), limit, rtol=1e-5)
 
     @jax.jit
     @jax.vmap
@@ -154,9 +154,9 @@ def test_settled_error_is_the_theorys(line):
     for rate in rates:
         _, info = step(State(jnp.zeros(8)), (x, x @ np.ones(8, np.float32) + noise), learning_rate=rate)
         measured.append(np.mean(np.square(info.errors[4000:])) - 1)
-    expected = adaline.misadjustment(x, rates)
+    expected = adaline.misadjustment(adaline.correlation(x), rates)
     np.testing.assert_allclose(measured, expected, atol=0.035)  # 1.4 / sqrt(16000) of the mean square is 0.011
-    assert adaline.misadjustment(x, 0.5) == np.inf
+    assert adaline.misadjustment(adaline.correlation(x), 0.5) == np.inf
 
 
 def test_normalized_lms_does_not_depend_on_loudness(line):
@@ -182,24 +182,32 @@ def test_jit_vmap_dtype_and_one_compilation(dtype):
         x, target = INPUTS.astype(dtype), AND
         traces = []
 
+        start = init(KEY, Config(3, scale=0.1), dtype)
+
         @jax.jit
+        @jax.vmap
         def learn(rate):
             traces.append(1)
-            return train(init(KEY, Config(3, scale=0.1), dtype), (x, target), epochs=5, learning_rate=rate)
+            return train(start, (x, target), epochs=5, learning_rate=rate)
 
-        single = learn(0.1)
-        learn(0.2)
+        lanes = learn(jnp.array([0.1, 0.2]))
+        learn(jnp.array([0.3, 0.4]))
         assert len(traces) == 1
-        assert single.state.weights.dtype == single.losses.dtype == dtype
-        lanes = jax.vmap(learn)(jnp.array([0.1, 0.2]))
-        np.testing.assert_allclose(lanes.weights[0], single.weights, rtol=1e-5)
-        far = jax.random.normal(KEY, (50,), dtype)
-        state, residual = adaline.cancel(far, far, taps=4, learning_rate=0.5)
-        assert state.weights.dtype == residual.dtype == dtype
-        assert adaline.misadjustment(x, 0.1).dtype == dtype
-        paths = jax.vmap(lambda key: adaline.echo_problem(key, 20, taps=4, dtype=dtype))(jax.random.split(KEY, 2))
-        assert paths.microphone.shape == (2, 20)
-        assert paths.microphone.dtype == dtype
+        single = train(start, (x, target), epochs=5, learning_rate=0.2)
+        assert single.state.weights.dtype == single.losses.dtype == lanes.weights.dtype == dtype
+        np.testing.assert_allclose(lanes.weights[1], single.weights, rtol=1e-5)
+        compiled = adaline._train._cache_size()
+        train(start, (x, OR), epochs=5, learning_rate=0.1)
+        assert adaline._train._cache_size() == compiled
+
+        @jax.jit
+        def whole(key, rate):
+            line = adaline.echo_problem(key, 50, taps=4, dtype=dtype)
+            state, residual = adaline.cancel(line.far_end, line.microphone, taps=4, learning_rate=rate)
+            return state.weights, residual, adaline.erle(line.microphone, residual, window=10)
+
+        assert {value.dtype for value in whole(KEY, 0.5)} == {jnp.dtype(dtype)}
+        assert adaline.misadjustment(adaline.correlation(x), 0.1).dtype == dtype
 
 
 def test_silence_teaches_nothing():
@@ -226,4 +234,7 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"microphone \(8,\) and residual \(7,\)"):
         adaline.erle(np.ones(8), np.ones(7), window=2)
     with pytest.raises(ValueError, match=r"x has shape \(3,\); expected \(n, d\)"):
-        adaline.stability_bound(np.ones(3))
+        adaline.correlation(np.ones(3))
+    for function in (adaline.stability_bound, lambda matrix: adaline.misadjustment(matrix, 0.1)):
+        with pytest.raises(ValueError, match=r"correlation has shape \(4, 3\); expected \(d, d\)"):
+            function(INPUTS)

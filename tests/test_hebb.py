@@ -160,20 +160,26 @@ def test_jit_vmap_dtype_and_one_compilation(sample, rule, dtype):
         traces = []
 
         @jax.jit
+        @jax.vmap
         def learn(rate):
             traces.append(1)
-            return train(start, x, KEY, epochs=2, learning_rate=rate, rule=rule)
+            return train(start, x, epochs=2, learning_rate=rate, rule=rule)
 
-        single = learn(0.01)
-        learn(0.02)
+        lanes = learn(jnp.array([0.01, 0.02]))
+        learn(jnp.array([0.03, 0.04]))
         assert len(traces) == 1
-        assert single.state.weights.dtype == dtype
-        lanes = jax.vmap(learn)(jnp.array([0.01, 0.02]))
-        np.testing.assert_allclose(lanes.weights[0], single.weights, rtol=2e-5, atol=1e-6)
-        state, info = jax.jit(step, static_argnames="rule")(start, x, rule=rule)
-        assert state.weights.dtype == info.activations.dtype == dtype
-        starts = jax.vmap(lambda key: init(key, Config(5, 2), dtype).weights)(jax.random.split(KEY, 3))
-        np.testing.assert_allclose(np.linalg.norm(starts, axis=-1), 1, rtol=1e-5)
+        single = train(start, x, epochs=2, learning_rate=0.02, rule=rule)
+        assert single.state.weights.dtype == lanes.weights.dtype == dtype
+        np.testing.assert_allclose(lanes.weights[1], single.weights, rtol=2e-5, atol=1e-6)
+        compiled = hebb._train._cache_size()
+        train(start, 2 * x, epochs=2, learning_rate=0.01, rule=rule)
+        assert hebb._train._cache_size() == compiled
+
+
+def test_starts_have_their_length_and_depend_on_the_key():
+    starts = jax.vmap(lambda key: init(key, Config(5, 2, length=0.5)).weights)(jax.random.split(KEY, 3))
+    np.testing.assert_allclose(np.linalg.norm(starts, axis=-1), 0.5, rtol=1e-5)
+    assert not np.allclose(starts[0], starts[1])
 
 
 def test_bad_input_is_named(sample):

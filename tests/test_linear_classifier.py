@@ -123,21 +123,30 @@ def test_jit_vmap_dtype_and_one_compilation(rule, dtype):
         _, (x, y) = random_problem(dtype)
         traces = []
 
+        start = init(KEY, Config(6, 3, scale=0.1), dtype)
+
         @jax.jit
+        @jax.vmap
         def learn(rate):
             traces.append(1)
-            start = init(KEY, Config(6, 3, scale=0.1), dtype)
             return train(start, (x, y), epochs=3, batch_size=5, learning_rate=rate, rule=rule)
 
-        single = learn(0.1)
-        learn(0.2)
+        lanes = learn(jnp.array([0.1, 0.2]))
+        learn(jnp.array([0.3, 0.4]))
         assert len(traces) == 1
-        assert single.params.kernel.dtype == single.losses.dtype == dtype
-        lanes = jax.vmap(learn)(jnp.array([0.1, 0.2]))
-        np.testing.assert_allclose(lanes.params.kernel[0], single.params.kernel, rtol=1e-4, atol=1e-6)
-        starts = jax.vmap(lambda key: init(key, Config(6, 3, scale=1.0), dtype).kernel)(jax.random.split(KEY, 2))
-        assert starts.dtype == dtype
-        assert not np.allclose(starts[0], starts[1])
+        single = train(start, (x, y), epochs=3, batch_size=5, learning_rate=0.2, rule=rule)
+        assert single.params.kernel.dtype == single.losses.dtype == lanes.losses.dtype == dtype
+        np.testing.assert_allclose(lanes.params.kernel[1], single.params.kernel, rtol=1e-4, atol=1e-6)
+        compiled = linear_classifier._train._cache_size()
+        train(start, (2 * x, y), epochs=3, batch_size=5, learning_rate=0.1, rule=rule)
+        assert linear_classifier._train._cache_size() == compiled
+
+
+def test_starts_depend_on_the_key():
+    first, second = (init(jax.random.key(seed), Config(6, 3, scale=2.0)).kernel for seed in range(2))
+    assert not np.allclose(first, second)
+    assert 1 < first.std() < 3
+    assert not init(KEY, Config(6, 3)).kernel.any()
 
 
 def test_bad_input_is_named():

@@ -1,9 +1,10 @@
-"""Real data sets with checksums, synthetic generators, label noise, splits and scaling."""
+"""Real data sets and series with checksums, synthetic generators, label noise, splits and scaling."""
 
 from nnjax.data.augment import random_crop_and_flip
 from nnjax.data.cache import DataError
 from nnjax.data.labels import noisy_labels
 from nnjax.data.loaders import Dataset, load, names
+from nnjax.data.series import Series, Windows, load_series, series_names, share_price, windows
 from nnjax.data.splits import (
     MinMaxScaler,
     Split,
@@ -21,8 +22,10 @@ __all__ = [
     "DataError",
     "Dataset",
     "MinMaxScaler",
+    "Series",
     "Split",
     "Standardizer",
+    "Windows",
     "blobs",
     "fit_min_max",
     "fit_standardizer",
@@ -30,11 +33,15 @@ __all__ = [
     "linear_gaussian",
     "linear_sphere",
     "load",
+    "load_series",
     "names",
     "noisy_labels",
     "one_hot",
     "random_crop_and_flip",
+    "series_names",
+    "share_price",
     "spirals",
     "stratified_split",
     "take",
+    "windows",
 ]
