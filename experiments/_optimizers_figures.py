@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments._optimizers_encoder_rows import PUBLISHED, REFERENCE, solved
 from experiments._optimizers_lanes import (
     ADAPTIVE,
     ENCODER_RULES,
@@ -17,11 +18,11 @@ from experiments._optimizers_lanes import (
     SEPARABLE_RULES,
     rosenbrock,
 )
-from experiments._optimizers_report import PUBLISHED, REFERENCE, solved
 from experiments._optimizers_theory import first_within, ravine_path
+from experiments._optimizers_trained_rows import validation_ratio
 from nnjax import schedules
-from nnjax.plotting import COLORS, band, figure, log_axis, style, theory
-from nnjax.statistics import t_interval
+from nnjax.plotting import COLORS, figure, log_axis, style, theory
+from nnjax.statistics import resampled_t_interval, t_interval
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -170,8 +171,8 @@ def _encoder(found: xr.Dataset) -> Figure:
         table.plot([], [], marker, color=color, markersize=5, label=label)
     table.set_yticks(place, [_label(rule) for rule in ENCODER_RULES])
     log_axis(table, (20, 30, 50, 100))
-    table.set(xlabel="mean epochs of solved starts", ylim=(-0.6, len(place) + 1.6), xlim=(15, 160))
-    table.legend(loc="upper left")
+    table.set(xlabel="mean epochs of solved starts", ylim=(-0.6, len(place) - 0.4), xlim=(15, 160))
+    table.legend(loc="upper center", bbox_to_anchor=(0.4, -0.18), fontsize=7, ncols=2)
     return made
 
 
@@ -207,10 +208,14 @@ def _rates(found: xr.Dataset) -> Figure:
     for rule in found["rule"].values:
         samples = found["validation_error"].isel(evaluation=-1).sel(rule=rule).transpose("seed", "rate").values
         line = "-" if rule in PLAIN else "--"
-        band(curves, rates, 100 * samples, label=str(rule), color=COLOR[str(rule)], linestyle=line)
-    curves.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="validation error, %")
+        mean, low, high = resampled_t_interval(100 * samples, validation_ratio(found))
+        curves.plot(rates, mean, line, color=COLOR[str(rule)], label=str(rule))
+        curves.fill_between(rates, low.clip(1e-3), high, color=COLOR[str(rule)], alpha=0.15, linewidth=0)
+    least = found["validation_error"].isel(evaluation=-1).mean("seed").min()
+    curves.set(xscale="log", yscale="log", ylim=(max(40 * float(least), 0.1), 110), xlabel="learning rate")
+    curves.set_ylabel("validation error, %")
     curves.legend(loc="upper center", bbox_to_anchor=(0.55, 1.0), fontsize=7)
-    curves.set_title(f"{found.attrs['data']}, n = {found.attrs['n']}, {found.attrs['epochs']} epochs")
+    curves.set_title(f"{found.attrs['data']}, n = {found.attrs['n']}, {found.attrs['epochs']} epochs; bands 95 %")
     return made
 
 
@@ -229,24 +234,29 @@ def _schedules(found: xr.Dataset, chosen: xr.Dataset) -> Figure:
         loss = found["validation_loss"].sel(schedule=name, rate=at).mean("seed").values
         curves.plot(evaluations, loss, color=color[name], label=f"{name}, {at:.2g}")
     shapes.set(xlabel="share of the run", ylabel="rate / largest rate", title="plateau: set by the validation loss")
-    curves.set(xlabel="epochs", ylabel="validation loss, nats", yscale="log", title="momentum, rate by validation")
+    curves.set(xlabel="epochs", ylabel="validation loss, nats", title="momentum, rate by validation")
+    log_axis(curves, (0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 2), "y")
     curves.legend(loc="upper right", fontsize=7)
     _points(table, chosen, "schedule", names, color)
-    table.set_title(f"{found.attrs['data']}, {found.sizes['seed']} seeds, mean and 95 %")
+    table.set_title(f"{found.attrs['data']}, {found.sizes['seed']} seeds")
     return made
 
 
 def _points(axes: Axes, chosen: xr.Dataset, axis: str, names: list[str], color: dict[str, str]) -> None:
-    """Validation and test error at the chosen rates, a row a name."""
+    """Validation and test error at the chosen rates, a row a name.
+
+    Intervals are over seeds; re-dealt validation parts overlap, the test examples are the same for all.
+    """
     for at, name in enumerate(reversed(names)):
-        for split, fill, lift in (("validation", "white", 0.16), ("test", color[name], -0.16)):
-            mean, low, high = t_interval(100 * chosen[f"{split}_error"].sel({axis: name}).values)
+        splits = ("validation", "white", 0.16, validation_ratio(chosen)), ("test", color[name], -0.16, 0.0)
+        for split, fill, lift, ratio in splits:
+            mean, low, high = resampled_t_interval(100 * chosen[f"{split}_error"].sel({axis: name}).values, ratio)
             axes.errorbar(mean, at + lift, xerr=[[mean - low], [high - mean]], fmt="o", markersize=4,
                           color=color[name], markerfacecolor=fill)  # fmt: skip
     axes.set_yticks(range(len(names)), names[::-1])
     axes.plot([], [], "o", color="0.3", markerfacecolor="white", markersize=4, label="validation")
     axes.plot([], [], "o", color="0.3", markersize=4, label="test")
-    axes.set(xlabel="error, %", ylim=(-0.6, len(names) + 0.5))
+    axes.set(xlabel="error, %; mean and 95 % over seeds", ylim=(-0.6, len(names) + 0.5))
     axes.legend(loc="upper left", ncols=2)
 
 

@@ -112,20 +112,21 @@ def rosenbrock_points(steps: int) -> tuple[int, ...]:
 def rosenbrock_lane(
     key: Key, hparams: Mapping[str, Array], data: Any, *, steps: int, threshold: float
 ) -> dict[str, Array]:
-    """Path of every rule at one learning rate, and the first step with a value below the threshold.
+    """Path of every rule at one learning rate, the first step with a value below the threshold, and who diverged.
 
-    Where there is none, that is steps + 1.
+    Where there is no such step, that is steps + 1. A path diverges where it, or its value, overflows.
     """
     kept = jnp.asarray(rosenbrock_points(steps))
-    paths, firsts = [], []
+    paths, firsts, diverged = [], [], []
     for name in ROSENBROCK_RULES:
         rule = optimizers.by_name(name, hparams["rate"])
         path, values = follow(rule, rosenbrock, jnp.asarray(ROSENBROCK_START), steps)
         below = values <= threshold
         firsts.append(jnp.where(jnp.any(below), jnp.argmax(below), steps + 1))
+        diverged.append(~(jnp.all(jnp.isfinite(path)) & jnp.all(jnp.isfinite(values))))
         # A path that has blown up is drawn up to there; it says nothing of the others.
         paths.append(jnp.where(jnp.isfinite(path[kept]), path[kept], 1e30).clip(-1e30, 1e30))
-    return {"path": jnp.stack(paths), "steps": jnp.stack(firsts), "diverged": jnp.asarray(False)}
+    return {"path": jnp.stack(paths), "steps": jnp.stack(firsts), "diverged": jnp.stack(diverged)}
 
 
 # Encoder
@@ -211,22 +212,26 @@ def training_lane(
     steps: int,
     config: TrainConfig,
 ) -> dict[str, Array]:
-    """Learning curves of one two-layer net; the seed also deals the examples out to training, validation and test."""
+    """Learning curves of one two-layer net, and which test examples it gets wrong in the end, (n,).
+
+    The seed deals the examples of the pool, ``data["x"]``, out to training and validation, so many each; those to test
+    on, ``data["test_x"]``, are the same for all seeds and in no one's training or validation part.
+    """
     deal_key, run_key = jax.random.split(key)
-    order = jax.random.permutation(deal_key, len(data["x"]))[: sum(sizes)]
-    cuts = np.cumsum(sizes)[:-1]
-    names = ("train", "validation", "test")
-    splits = {
-        name: (data["x"][part], data["y"][part]) for name, part in zip(names, jnp.split(order, cuts), strict=True)
-    }
+    order = jax.random.permutation(deal_key, len(data["x"]))
+    parts = {"train": order[: sizes[0]], "validation": order[sizes[0] : sum(sizes)]}
+    splits = {name: (data["x"][part], data["y"][part]) for name, part in parts.items()}
+    splits["test"] = data["test_x"], data["test_y"]
     middle, spread = jnp.mean(splits["train"][0]), jnp.std(splits["train"][0])
     splits = {name: ((x - middle) / spread, y) for name, (x, y) in splits.items()}
     network = models.network(models.MLP((hidden,), classes=data["classes"].shape[0]))
     metrics = {"loss": losses.cross_entropy, "error": losses.zero_one}
     train = make_train(network, losses.cross_entropy, lambda h: choose(h, steps), config, metrics=metrics)
     result = train(run_key, hparams, splits)
-    kept = [f"{split}_{metric}" for split in names for metric in metrics]
-    return {name: result.history[name] for name in kept} | {"diverged": result.diverged}
+    kept = [f"{split}_{metric}" for split in splits for metric in metrics]
+    prediction, _ = network.apply(result.params, result.stats, splits["test"][0], key=None, train=False)
+    wrong = losses.zero_one(prediction, splits["test"][1]) > 0
+    return {name: result.history[name] for name in kept} | {"test_wrong": wrong, "diverged": result.diverged}
 
 
 # Wilson's construction

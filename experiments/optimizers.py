@@ -9,29 +9,42 @@ Panels
   schedules       Eight schedules for momentum at equal budget, each with its rate chosen on validation data alone.
   separable       The least-squares problem on which Wilson et al. (2017) prove that adaptive rules must fail.
 
-Falsifiable checks, fixed beforehand. Ravine: the paths equal the recurrence to 1e-5 of their own size. Encoder: for
-rules with a reference (an independent implementation: U(-1, 1) starts, all outputs within .4), the 95 % interval of the
-mean lies within 10 % of it. Rates: momentum m at rate r does as plain descent at r / (1 - m) where both are small.
-Separable: the test error is the share of negative examples for adaptive rules and zero for plain ones, exactly.
-Generalization: the adaptive rules' mean test error minus the plain ones', paired by seed, is positive.
+Checks fixed beforehand. Ravine: the paths equal the recurrence to 1e-5 of their own size. Encoder, tight band: for
+rules with a reference (an independent implementation: U(-1, 1) starts, all outputs within .4), the 95 % interval of
+the mean lies within 10 % of it. Encoder, wide band: as published, to half the published effect over backpropagation,
+and our effect over our own backpropagation, paired by start, has the published sign. Separable: the test error is the
+share of negative examples for adaptive rules and zero for plain ones. Generalization: the adaptive rules' mean test
+error minus the plain ones' is positive.
+
+Criteria settled after pilot runs, marked "post hoc" in their rows: the ravine's curvatures; all of Rosenbrock's; the
+grids of rates, and the tolerances of the rates panel; the updates behind the separable weights' directions. Post hoc
+are also the share of starts, .9, that a rule must solve to agree with a reference or a published number; and, after a
+first run that re-dealt test examples, the fixed test split and the intervals over it.
 
 The encoder: 10 patterns with one bit set, 5 hidden units, logistic, half the sum of squares, full batch; an epoch is
 one presentation, the one that finds all outputs right included. Rules as published: backpropagation with rate 1.9;
 SuperSAB 2, momentum .8; Quickprop 1.5 over a unit's inputs (bias included), growth 1.75, .1 added to the logistic
-derivative; Rprop with first steps .1 and 2. Starts that do not end within the bound are counted in the row and drawn as
-never solved; the mean is that of the others, the only mean there is.
+derivative; Rprop with first steps .1 and 2. Starts that do not end within the bound are drawn as never solved and
+count in the verdict by their share; the mean is that of the others, the only mean there is; the median is that of all.
 
-A seed deals examples out to training, validation and test, and sets weights and order; all rules see the same. Inputs
-are standardized by the training part's mean and deviation. The ravine's curvatures, 4 and 400, are those for which the
-textbook picture with rate .003 and momentum .8 works: all three rules are stable there (Nesterov's limit is
-2 (1 + m) / (1 + 2 m) over the largest curvature, .0035), plain descent crawls along the valley, momentum swings across
-it but is there about seven times as fast.
+Test examples are the data set's own test split, the same for all seeds and never seen in training or in the choice of
+a rate. A seed deals examples of the training split out to training and validation, and sets weights and order; all
+rules see the same. Inputs are standardized by the training part's mean and deviation. Verdicts on test errors take
+both the seeds and the test examples as drawn (the variance of a paired difference's mean is that over seeds plus that
+over test examples), as a difference seen on a few hundred fixed pictures need not be one on others; the pool from
+which training examples are drawn is given. Validation parts of different seeds overlap, for which intervals of
+validation errors are widened (Nadeau and Bengio, 2003). Where several rows ask the same question the 5 % are divided
+among them (Bonferroni), and where a chosen rate lies at the grid's edge the verdict is open.
+
+The ravine's curvatures, 4 and 400, are those for which the textbook picture with rate .003 and momentum .8 works: all
+three rules are stable there (Nesterov's limit is 2 (1 + m) / (1 + 2 m) over the largest curvature, .0035), plain
+descent crawls along the valley, momentum swings across it but is there about seven times as fast.
 
 Deviation: the claim of Wilson et al. (2017) is about deep nets on CIFAR-10 and language; here it is asked of a
 two-layer net on small pictures, with constant rates, so the verdict is on this problem only.
 
-Sources: Polyak (1964); Rosenbrock (1960); Fahlman (1988); Tollenaere (1990); Riedmiller and Braun (1993); Igel and
-Huesken (2003); Sutskever et al. (2013); Wilson et al. (2017).
+Sources: Polyak (1964); Rosenbrock (1960); Fahlman (1988); Tollenaere (1990); Riedmiller and Braun (1993); Nadeau and
+Bengio (2003); Igel and Huesken (2003); Owen (2007); Sutskever et al. (2013); Wilson et al. (2017).
 """
 
 from __future__ import annotations
@@ -98,23 +111,23 @@ class Config:
     """Epochs after which a start counts as not solved."""
     data: str = "digits"
     """Data set of the trained nets: digits, mnist or fashion_mnist."""
-    train_n: int = 800
-    """Training examples."""
+    train_n: int = 1000
+    """Training examples, from the data set's training split."""
     validation_n: int = 400
-    """Validation examples, which choose rates."""
-    test_n: int = 597
-    """Test examples."""
+    """Validation examples, which choose rates, from the same split."""
+    test_n: int = 359
+    """Test examples, the first of the data set's own test split."""
     hidden: int = 32
     """Hidden units of the trained nets."""
     batch: int = 50
     """Examples an update."""
-    epochs: int = 60
+    epochs: int = 50
     """Passes over the training examples."""
     rates: tuple[float, ...] = _decades(-4, 0.5, 2)
     """Learning rates of the trained nets."""
     rates_seeds: int = 20
     """Seeds of the rates and generalization panels."""
-    schedule_rates: tuple[float, ...] = _decades(-1.75, -0.25, 4)
+    schedule_rates: tuple[float, ...] = _decades(-2, -0.25, 4)
     """Largest learning rates of the schedules, for momentum .9."""
     schedule_seeds: int = 10
     """Seeds of the schedules panel."""
@@ -199,18 +212,24 @@ def _side() -> int | None:
     return 1 if jax.default_backend() == "cpu" else None
 
 
-def _pool(config: Config) -> dict[str, np.ndarray]:
-    """All examples of the data set, flat; each seed deals them out anew."""
+def _examples(config: Config) -> dict[str, Any]:
+    """The pool that each seed deals out to training and validation, and the fixed test examples; pictures flat."""
     dataset = load(config.data)
-    x = np.concatenate([dataset.train.x, dataset.test.x]).astype(np.float32)
-    y = np.concatenate([dataset.train.y, dataset.test.y])
-    wanted = config.train_n + config.validation_n + config.test_n
-    if wanted > len(x):
+    pool, test = dataset.train, dataset.test
+    if config.train_n + config.validation_n > len(pool.x):
         raise command.BadInput(
-            f"train_n={config.train_n}, validation_n={config.validation_n} and test_n={config.test_n} are "
-            f"more than the {len(x)} examples of {config.data}"
+            f"train_n={config.train_n} and validation_n={config.validation_n} are more than the {len(pool.x)} "
+            f"training examples of {config.data}"
         )
-    return {"x": x.reshape(len(x), -1), "y": y, "classes": np.arange(len(dataset.class_names), dtype=np.int32)}
+    if config.test_n > len(test.x):
+        raise command.BadInput(f"test_n={config.test_n} is more than the {len(test.x)} test examples of {config.data}")
+    return {
+        "x": np.reshape(pool.x, (len(pool.x), -1)).astype(np.float32),
+        "y": pool.y,
+        "test_x": np.reshape(test.x[: config.test_n], (config.test_n, -1)).astype(np.float32),
+        "test_y": test.y[: config.test_n],
+        "classes": np.arange(len(dataset.class_names), dtype=np.int32),
+    }
 
 
 def _exact_sweeps(config: Config, key: Any) -> dict[str, partial]:
@@ -232,7 +251,7 @@ def _exact_sweeps(config: Config, key: Any) -> dict[str, partial]:
         key=jax.random.fold_in(key, 2),
         name="rosenbrock",
         float64=True,
-        dims={"path": ("rule", "point", "direction"), "steps": ("rule",)},
+        dims={"path": ("rule", "point", "direction"), "steps": ("rule",), "diverged": ("rule",)},
         coords={"rule": list(lanes.ROSENBROCK_RULES)},
     )
     separable = partial(
@@ -253,7 +272,7 @@ _CURVES = tuple(f"{split}_{metric}" for split in ("train", "validation", "test")
 
 
 def _trained_sweeps(config: Config, key: Any) -> dict[str, partial]:
-    pool = _pool(config)
+    examples = _examples(config)
     steps = config.epochs * -(-config.train_n // config.batch)
     found = {}
     for name, axis, count, choose, rates, seeds, evaluations in (
@@ -268,7 +287,7 @@ def _trained_sweeps(config: Config, key: Any) -> dict[str, partial]:
             lanes.training_lane,
             choose=choose,
             hidden=config.hidden,
-            sizes=(config.train_n, config.validation_n, config.test_n),
+            sizes=(config.train_n, config.validation_n),
             steps=steps,
             config=training,
         )
@@ -277,10 +296,10 @@ def _trained_sweeps(config: Config, key: Any) -> dict[str, partial]:
             lane,
             {axis: range(count), "rate": rates, "seed": range(seeds)},
             key=jax.random.fold_in(key, 4),
-            data=pool,
+            data=examples,
             name=name,
             width=_side(),
-            dims=dict.fromkeys(_CURVES, ("evaluation",)),
+            dims=dict.fromkeys(_CURVES, ("evaluation",)) | {"test_wrong": ("example",)},
         )
     return found
 
@@ -316,9 +335,13 @@ def run(config: Config, *, store: Callable[[str], Store] | None = None, monitor:
     groups["rates"] = groups["rates"].assign_coords(rule=list(lanes.TRAINED_RULES))
     groups["schedules"] = groups["schedules"].assign_coords(schedule=list(lanes.SCHEDULES))
     for name in ("rates", "schedules"):
-        groups[name].attrs |= {"data": config.data, "n": config.train_n, "epochs": config.epochs}
+        groups[name].attrs |= {
+            "data": config.data, "n": config.train_n, "validation_n": config.validation_n, "epochs": config.epochs
+        }  # fmt: skip
     groups["generalization"] = chosen_by_validation(groups["rates"], "rule")
     groups["schedules_chosen"] = chosen_by_validation(groups["schedules"], "schedule")
+    for name in ("rates", "schedules"):  # test example by test example it is needed at the chosen rates alone
+        groups[name] = groups[name].drop_vars("test_wrong")
     shares = groups["separable"]["share"].values
     theory = np.stack([separable_error(rule, shares) for rule in lanes.SEPARABLE_RULES], axis=1)
     groups["separable"] = groups["separable"].assign(theory=(("share", "rule"), theory))
