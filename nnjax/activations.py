@@ -15,46 +15,41 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nnjax.naming import choose
-from nnjax.types import Array
+from nnjax.types import Array, floating
 
 Activation = Callable[[Array], Array]
 
 
-def _floating(x: ArrayLike) -> jax.Array:
-    x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
-
-
 def identity(x: ArrayLike) -> Array:
     """x: a linear unit."""
-    return _floating(x)
+    return floating(x)
 
 
 def step(x: ArrayLike) -> Array:
     """1 where x > 0, else 0; so 0 at 0. Its derivative is 0."""
-    x = _floating(x)
+    x = floating(x)
     return (x > 0).astype(x.dtype)
 
 
 def threshold(x: ArrayLike) -> Array:
     """1 where x >= 0, else 0; so 1 at 0, as a unit that fires on reaching its threshold. Its derivative is 0."""
-    x = _floating(x)
+    x = floating(x)
     return (x >= 0).astype(x.dtype)
 
 
 def logistic(x: ArrayLike) -> Array:
     """s = 1/(1 + exp(-x)), also called sigmoid; its derivative is s (1 - s)."""
-    return jax.nn.sigmoid(_floating(x))
+    return jax.nn.sigmoid(floating(x))
 
 
 def tanh(x: ArrayLike) -> Array:
     """t = (exp(2x) - 1)/(exp(2x) + 1); its derivative is 1 - t^2."""
-    return jnp.tanh(_floating(x))
+    return jnp.tanh(floating(x))
 
 
 def relu(x: ArrayLike) -> Array:
     """max(0, x); its derivative is 1 where x > 0, else 0 (Nair and Hinton, 2010)."""
-    return jax.nn.relu(_floating(x))
+    return jax.nn.relu(floating(x))
 
 
 def leaky_relu(x: ArrayLike, slope: ArrayLike = 0.01) -> Array:
@@ -77,7 +72,7 @@ def prelu(x: ArrayLike, slope: ArrayLike) -> Array:
     Raises:
       ValueError: slope does not stretch to the shape of x.
     """
-    x, slope = _floating(x), jnp.asarray(slope)
+    x, slope = floating(x), jnp.asarray(slope)
     try:
         slope = jnp.broadcast_to(slope, x.shape)
     except ValueError:
@@ -87,12 +82,12 @@ def prelu(x: ArrayLike, slope: ArrayLike) -> Array:
 
 def elu(x: ArrayLike) -> Array:
     """x where x > 0, else exp(x) - 1 (Clevert et al., 2016)."""
-    return jax.nn.elu(_floating(x))
+    return jax.nn.elu(floating(x))
 
 
 def swish(x: ArrayLike) -> Array:
     """x logistic(x), also called SiLU (Elfwing et al., 2018; Ramachandran et al., 2017)."""
-    return jax.nn.silu(_floating(x))
+    return jax.nn.silu(floating(x))
 
 
 def softmax(x: ArrayLike) -> Array:
@@ -101,7 +96,7 @@ def softmax(x: ArrayLike) -> Array:
     Raises:
       ValueError: x is a scalar.
     """
-    x = _floating(x)
+    x = floating(x)
     if x.ndim == 0:
         raise ValueError(f"x of shape {x.shape} must have a last axis, (..., k), for softmax")
     return jax.nn.softmax(x, axis=-1)
@@ -109,18 +104,18 @@ def softmax(x: ArrayLike) -> Array:
 
 def gaussian(x: ArrayLike) -> Array:
     """exp(-x^2/2): 1 at 0, 0 far out."""
-    x = _floating(x)
+    x = floating(x)
     return jnp.exp(-0.5 * x * x)  # not x**2, whose derivative 2x overflows first and makes 0 inf = NaN
 
 
 def sin(x: ArrayLike) -> Array:
     """The sine, x in radians."""
-    return jnp.sin(_floating(x))
+    return jnp.sin(floating(x))
 
 
 def cos(x: ArrayLike) -> Array:
     """The cosine, x in radians."""
-    return jnp.cos(_floating(x))
+    return jnp.cos(floating(x))
 
 
 def sin_pi(x: ArrayLike) -> Array:
@@ -135,19 +130,19 @@ def cos_pi(x: ArrayLike) -> Array:
 
 def _within_a_turn(x: ArrayLike) -> jax.Array:
     """x less whole turns of 2, which is exact; pi x itself loses its digits with size, and overflows."""
-    x = _floating(x)
+    x = floating(x)
     return x - 2 * jax.lax.stop_gradient(jnp.round(x / 2))
 
 
 def inverse(x: ArrayLike) -> Array:
     """-x."""
-    return -_floating(x)
+    return -floating(x)
 
 
 def absolute(x: ArrayLike) -> Array:
-    """|x|; its derivative at 0 is 0."""
-    x = _floating(x)
-    return x * jnp.sign(x)  # the derivative of jnp.abs at 0 is 1
+    """|x|; its derivative at 0 is 0, where that of jnp.abs is 1."""
+    x = floating(x)
+    return x * jnp.sign(x)
 
 
 TABLE: dict[str, Activation] = {
@@ -163,14 +158,17 @@ NAMES = tuple(TABLE)
 
 _BY_NAME: dict[str, Activation] = {**TABLE, "softmax": softmax}
 
+ALIASES = {"sigmoid": "logistic", "linear": "identity", "silu": "swish", "abs": "absolute"}
+"""Other names in use, which `by_name` takes as well."""
+
 
 def by_name(name: str) -> Activation:
-    """The activation called ``name``: one of `TABLE`, or softmax.
+    """The activation called ``name``: one of `TABLE`, or softmax; sigmoid, linear, silu and abs are `ALIASES`.
 
     Raises:
       ValueError: there is none of that name; the nearest one is suggested.
     """
-    return choose("activation", name, _BY_NAME)
+    return choose("activation", name, _BY_NAME, aliases=ALIASES)
 
 
 def switch(index: ArrayLike, x: ArrayLike) -> Array:
@@ -183,6 +181,6 @@ def switch(index: ArrayLike, x: ArrayLike) -> Array:
     Raises:
       ValueError: a known index outside the table (a traced one is clipped to it).
     """
-    if isinstance(index, int | np.integer) and not 0 <= index < len(TABLE):
+    if not isinstance(index, jax.core.Tracer) and np.ndim(index) == 0 and not 0 <= np.asarray(index) < len(TABLE):
         raise ValueError(f"index={index} must lie between 0 and {len(TABLE) - 1}, a place in the table of activations")
-    return jax.lax.switch(index, tuple(TABLE.values()), _floating(x))
+    return jax.lax.switch(index, tuple(TABLE.values()), floating(x))

@@ -14,8 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
-from nnjax.naming import choose
+from nnjax import activations
+from nnjax.naming import choose, with_options
 from nnjax.types import Array, Key
 
 Initializer = Callable[..., Array]
@@ -25,6 +28,8 @@ def _fans(shape: Sequence[int]) -> tuple[int, int]:
     """Inputs and outputs of a unit; kernels are (..., d_in, d_out), convolutions (kh, kw, c_in, c_out)."""
     if len(shape) < 2:
         raise ValueError(f"shape={tuple(shape)} must have at least two axes, (d_in, d_out)")
+    if 0 in shape:
+        raise ValueError(f"shape={tuple(shape)} must have no axis of size 0: a unit needs inputs and outputs")
     field = math.prod(shape[:-2])
     return field * shape[-2], field * shape[-1]
 
@@ -39,21 +44,42 @@ def _by_unit(draw: Callable[..., Array], key: Key, shape: Sequence[int], dtype: 
     return jnp.moveaxis(jax.vmap(unit)(jnp.arange(d_out)), (0, 1), (-1, -2))
 
 
-def scaled_normal(variance: Callable[[int, int], float]) -> Initializer:
-    """N(0, variance(fan_in, fan_out)) for each weight."""
+def _check_gain(gain: ArrayLike) -> None:
+    if isinstance(gain, jax.core.Tracer):
+        return
+    number = np.asarray(gain)
+    real = jnp.issubdtype(number.dtype, jnp.floating) or jnp.issubdtype(number.dtype, jnp.integer)
+    if number.ndim or not real or not np.isfinite(number) or not number > 0:
+        raise ValueError(f"gain={gain!r} must be a finite number above 0")
+
+
+def scaled_normal(variance: Callable[[int, int], float], gain: ArrayLike = 1.0) -> Initializer:
+    """N(0, gain^2 variance(fan_in, fan_out)) for each weight.
+
+    Args:
+      variance: of the numbers of a unit's inputs and outputs.
+      gain: a scalar above 0, may be traced.
+
+    Raises:
+      ValueError: a gain that is known and not above 0; at the draw, a shape of less than two axes or with an empty one.
+    """
+    _check_gain(gain)
 
     def init(key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        return math.sqrt(variance(*_fans(shape))) * _by_unit(jax.random.normal, key, shape, dtype)
+        scale = gain * math.sqrt(variance(*_fans(shape)))
+        return (scale * _by_unit(jax.random.normal, key, shape, dtype)).astype(dtype)
 
     return init
 
 
-def scaled_uniform(variance: Callable[[int, int], float]) -> Initializer:
-    """U(-limit, limit) of variance limit^2/3 = variance(fan_in, fan_out) for each weight."""
+def scaled_uniform(variance: Callable[[int, int], float], gain: ArrayLike = 1.0) -> Initializer:
+    """U(-limit, limit) of variance limit^2/3 = gain^2 variance(fan_in, fan_out); arguments as `scaled_normal`."""
+    _check_gain(gain)
 
     def init(key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         draw = partial(jax.random.uniform, minval=-1.0, maxval=1.0)
-        return math.sqrt(3 * variance(*_fans(shape))) * _by_unit(draw, key, shape, dtype)
+        scale = gain * math.sqrt(3 * variance(*_fans(shape)))
+        return (scale * _by_unit(draw, key, shape, dtype)).astype(dtype)
 
     return init
 
@@ -73,25 +99,25 @@ def standard_normal() -> Initializer:
     return scaled_normal(lambda fan_in, fan_out: 1.0)
 
 
-def _xavier(mode: str, gain: float) -> Callable[[int, int], float]:
+def _xavier(mode: str) -> Callable[[int, int], float]:
     if mode not in ("fan_avg", "fan_in"):
         raise ValueError(f"mode={mode!r} must be 'fan_avg' or 'fan_in'")
     if mode == "fan_in":
-        return lambda fan_in, fan_out: gain**2 / fan_in
-    return lambda fan_in, fan_out: gain**2 * 2.0 / (fan_in + fan_out)
+        return lambda fan_in, fan_out: 1.0 / fan_in
+    return lambda fan_in, fan_out: 2.0 / (fan_in + fan_out)
 
 
-def xavier_normal(mode: str = "fan_avg", gain: float = 1.0) -> Initializer:
+def xavier_normal(mode: str = "fan_avg", gain: ArrayLike = 1.0) -> Initializer:
     """gain^2 * 2/(fan_in + fan_out) (Glorot and Bengio, 2010), or gain^2/fan_in for ``mode="fan_in"``."""
-    return scaled_normal(_xavier(mode, gain))
+    return scaled_normal(_xavier(mode), gain)
 
 
-def xavier_uniform(mode: str = "fan_avg", gain: float = 1.0) -> Initializer:
+def xavier_uniform(mode: str = "fan_avg", gain: ArrayLike = 1.0) -> Initializer:
     """Limit gain sqrt(6/(fan_in + fan_out)) (Glorot and Bengio, 2010), or gain sqrt(3/fan_in) for "fan_in".
 
     The variances are those of `xavier_normal`.
     """
-    return scaled_uniform(_xavier(mode, gain))
+    return scaled_uniform(_xavier(mode), gain)
 
 
 def lecun_normal() -> Initializer:
@@ -109,18 +135,19 @@ def he_uniform() -> Initializer:
     return scaled_uniform(lambda fan_in, fan_out: 2.0 / fan_in)
 
 
-def orthogonal(gain: float = 1.0) -> Initializer:
+def orthogonal(gain: ArrayLike = 1.0) -> Initializer:
     """gain times a random matrix of orthonormal columns, or rows where those are fewer (Saxe et al., 2014).
 
     The matrix is (fan_in, d_out); a convolution's field and input channels are its rows. It is uniform over all
     such matrices (Haar). Its entries depend on one another, so, unlike the other schemes', a smaller layer is not
     the corner of a larger one. The factorization runs in float32 at least. Many at once (vmap) are slow on CPUs.
     """
+    _check_gain(gain)
 
     def init(key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         _fans(shape)
         whole = jnp.promote_types(dtype, jnp.float32)
-        return jax.nn.initializers.orthogonal(gain)(key, tuple(shape), whole).astype(dtype)
+        return (gain * jax.nn.initializers.orthogonal()(key, tuple(shape), whole)).astype(dtype)
 
     return init
 
@@ -135,10 +162,27 @@ _BY_NAME: dict[str, Callable[..., Initializer]] = {
 
 NAMES = tuple(_BY_NAME)
 
+ALIASES = {
+    "glorot_normal": "xavier_normal",
+    "glorot_uniform": "xavier_uniform",
+    "kaiming_normal": "he_normal",
+    "kaiming_uniform": "he_uniform",
+}
+"""The same schemes by the first names of their authors, or the last; `by_name` takes them as well."""
+
 
 def by_name(name: str, **kw: Any) -> Initializer:
-    """The scheme called ``name``; ValueError with the nearest name where there is none."""
-    return choose("initializer", name, _BY_NAME)(**kw)
+    """The scheme called ``name``.
+
+    Args:
+      name: one of `NAMES`, or of `ALIASES`.
+      kw: ``mode`` ("fan_avg" or "fan_in") and ``gain`` of the Xavier schemes, ``gain`` of orthogonal.
+
+    Raises:
+      ValueError: an unknown name or option (the nearest is suggested), or a gain not above 0.
+    """
+    make = choose("initializer", name, _BY_NAME, aliases=ALIASES)
+    return with_options("initializer", name, make, kw)
 
 
 _GAINS: dict[str, dict[str, float]] = {
@@ -168,4 +212,5 @@ def gain(activation: str, convention: str = "textbook") -> float:
     Raises:
       ValueError: an unknown convention, or an activation that it gives no gain for.
     """
-    return choose("activation with a gain", activation, choose("convention", convention, _GAINS))
+    table = choose("convention", convention, _GAINS)
+    return choose("activation with a gain", activation, table, aliases=activations.ALIASES)

@@ -6,6 +6,9 @@ Losses and their derivatives with respect to the prediction are finite wherever 
 probabilities of 0 and 1 and at logits as large as the dtype holds; infinite losses are inf. Where a derivative does
 not exist, at a kink, zero is taken.
 
+An integer label outside 0 to k - 1, -1 as much as k, names no class: its loss is NaN, and `zero_one` counts it as
+wrong. Its gradient says nothing.
+
 Every loss raises ValueError, naming the shapes, where they do not fit: (n,) against (n, 1) would spread to (n, n).
 """
 
@@ -15,11 +18,8 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from nnjax.types import Array
-
-
-def _floating(x: jax.Array) -> jax.Array:
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+from nnjax.activations import absolute
+from nnjax.types import Array, floating
 
 
 def _pair(prediction: ArrayLike, target: ArrayLike, *, vectors: bool = False) -> tuple[jax.Array, jax.Array]:
@@ -29,7 +29,7 @@ def _pair(prediction: ArrayLike, target: ArrayLike, *, vectors: bool = False) ->
         raise ValueError(f"prediction {prediction.shape} and target {target.shape} must have one shape")
     if prediction.ndim < (2 if vectors else 1):
         raise ValueError(f"prediction {prediction.shape} must be {'(n, k)' if vectors else '(n,) or (n, k)'}")
-    dtype = _floating(jnp.zeros((), jnp.result_type(prediction, target))).dtype
+    dtype = floating(jnp.zeros((), jnp.result_type(prediction, target))).dtype
     n, k = prediction.shape[0], int(np.prod(prediction.shape[1:]))
     return prediction.astype(dtype).reshape(n, k), target.astype(dtype).reshape(n, k)
 
@@ -46,18 +46,17 @@ def _with_classes(prediction: ArrayLike, target: ArrayLike) -> tuple[jax.Array, 
         raise ValueError(
             f"target {target.shape} of {target.dtype} must be integer labels, or one-hot {prediction.shape}"
         )
-    return _floating(prediction), target.astype(jnp.int32) if by_label else target, by_label
+    if by_label:
+        # Every label outside becomes k: JAX reads a negative one from the end, and one past the end as NaN.
+        target = target.astype(jnp.result_type(int))
+        target = jnp.where(target < 0, prediction.shape[-1], target)
+    return floating(prediction), target, by_label
 
 
 def _labels(prediction: ArrayLike, target: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """Floating scores (n, k) and integer labels (n,)."""
     prediction, target, by_label = _with_classes(prediction, target)
     return prediction, target if by_label else jnp.argmax(target, axis=-1)
-
-
-def _size(x: jax.Array) -> jax.Array:
-    """|x|, with derivative 0 at 0, where that of jnp.abs is 1."""
-    return x * jnp.sign(x)
 
 
 def _times_log(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -79,7 +78,7 @@ def half_squared_error(prediction: ArrayLike, target: ArrayLike) -> Array:
 def absolute_error(prediction: ArrayLike, target: ArrayLike) -> Array:
     """Sum over outputs of |prediction - target|; both (n,) or (n, k). Returns (n,)."""
     prediction, target = _pair(prediction, target)
-    return jnp.sum(_size(prediction - target), axis=-1)
+    return jnp.sum(absolute(prediction - target), axis=-1)
 
 
 def absolute_percentage_error(prediction: ArrayLike, target: ArrayLike) -> Array:
@@ -99,7 +98,7 @@ def absolute_percentage_error(prediction: ArrayLike, target: ArrayLike) -> Array
     guard = max(float(np.finfo(np.float64).eps), float(jnp.finfo(target.dtype).tiny))  # the first is 0 in float16
     size = jnp.maximum(jnp.abs(target), guard)
     # Halves, because the difference of two large numbers of either sign overflows where its ratio does not.
-    return jnp.sum(_size(prediction / 2 - target / 2) / (size / 2), axis=-1)
+    return jnp.sum(absolute(prediction / 2 - target / 2) / (size / 2), axis=-1)
 
 
 def squared_log_error(prediction: ArrayLike, target: ArrayLike) -> Array:
@@ -125,7 +124,7 @@ def log_cosh(prediction: ArrayLike, target: ArrayLike) -> Array:
     error = prediction - target
     # optax.log_cosh takes log 2 from a number near log 2, and has no right digit left where |e| < 1e-3.
     near = jnp.log1p(2 * jnp.sinh(jnp.clip(error, -1, 1) / 2) ** 2)
-    size = _size(error)
+    size = absolute(error)
     far = size + jnp.log1p(jnp.exp(-2 * size)) - np.log(2.0).astype(error.dtype)
     return jnp.sum(jnp.where(size < 1, near, far), axis=-1)
 
@@ -136,7 +135,7 @@ def huber(prediction: ArrayLike, target: ArrayLike, delta: ArrayLike = 1.0) -> A
     Args:
       prediction: (n,) or (n, k).
       target: the same shape.
-      delta: where squares end, > 0, in the target's units.
+      delta: where squares end, > 0, in the target's units; infinite for squares alone.
 
     Returns:
       (n,).
@@ -146,10 +145,14 @@ def huber(prediction: ArrayLike, target: ArrayLike, delta: ArrayLike = 1.0) -> A
 
     Source: Huber (1964).
     """
-    if isinstance(delta, int | float | np.number) and not delta > 0:
+    if not isinstance(delta, jax.core.Tracer) and not np.all(np.asarray(delta) > 0):
         raise ValueError(f"delta={delta} must be positive")
     prediction, target = _pair(prediction, target)
-    return jnp.sum(optax.huber_loss(prediction, target, delta=delta), axis=-1)
+    size, delta = absolute(prediction - target), jnp.asarray(delta, prediction.dtype)
+    # optax.huber_loss multiplies an infinite delta by 0, and makes bfloat16 float32 where delta is an array.
+    near = size <= delta
+    square, beyond = jnp.where(near, size, delta), jnp.where(near, 0, delta)
+    return jnp.sum(0.5 * square**2 + beyond * (jnp.where(near, 0, size) - beyond), axis=-1)
 
 
 def poisson(prediction: ArrayLike, target: ArrayLike) -> Array:
@@ -198,15 +201,24 @@ def cosine_distance(prediction: ArrayLike, target: ArrayLike) -> Array:
 def zero_one(prediction: ArrayLike, target: ArrayLike) -> Array:
     """One where the largest logit is not the target's class, else zero; its mean is the error rate.
 
+    A NaN among the logits is an error too: a net that has diverged is never right.
+
     Args:
-      prediction: logits, (n, k).
-      target: integer labels (n,), or one-hot labels (n, k).
+      prediction: logits, (n, k); or (n,), one logit as in `binary_cross_entropy`, which says 1 above 0 and 0 else.
+        (n, 1) is the logit of a single class, never wrong.
+      target: integer labels (n,), or one-hot labels (n, k); for one logit labels 0 and 1, (n,), others are wrong.
 
     Returns:
       (n,) of the prediction's dtype.
     """
+    if jnp.ndim(prediction) == 1:
+        dtype = floating(prediction).dtype
+        prediction, target = _pair(prediction, target)
+        wrong = jnp.where(prediction > 0, 1, 0) != target
+        return jnp.any(wrong | jnp.isnan(prediction), axis=-1).astype(dtype)
     prediction, labels = _labels(prediction, target)
-    return (jnp.argmax(prediction, axis=-1) != labels).astype(prediction.dtype)
+    wrong = jnp.argmax(prediction, axis=-1) != labels
+    return (wrong | jnp.any(jnp.isnan(prediction), axis=-1)).astype(prediction.dtype)
 
 
 def hinge(prediction: ArrayLike, target: ArrayLike) -> Array:
@@ -214,7 +226,7 @@ def hinge(prediction: ArrayLike, target: ArrayLike) -> Array:
 
     Args:
       prediction: scores, (n,) or (n, k).
-      target: labels -1 and +1, the same shape.
+      target: labels -1 and +1, the same shape. Not 0 and 1: a target of 0 costs 1 whatever the score.
 
     Returns:
       (n,).

@@ -6,6 +6,11 @@ denominator is zero is 0, and the area under the curve of a single class is NaN.
 
 Results are of the default floating dtype, float32 or (in `jax.enable_x64`) float64. Counts are exact up to 2^24
 examples in float32.
+
+Labels and scores given as NumPy arrays or lists are compared and ranked in their own precision, whatever that of the
+results. JAX arrays, and whatever goes into jit or vmap, are of 32 bits unless in `jax.enable_x64`: there float64
+scores that are one number in float32 become ties, as do many close to 1, and integers beyond 2^31 wrap. A curve's
+thresholds are results, hence rounded.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from nnjax.types import Array
 
 Classes = int | Sequence[int] | None
 
-_AVERAGES = {name: name for name in ("binary", "micro", "macro", "weighted")}
+_AVERAGES = ("binary", "micro", "macro", "weighted")
 
 
 class RocCurve(NamedTuple):
@@ -59,9 +64,9 @@ def confusion_matrix(
     Raises:
       ValueError: shapes disagree, classes are not distinct labels, or they are needed and not given.
     """
-    y_true, y_pred, weight = _columns(y_true, y_pred, sample_weight)
+    y_true, y_pred, weight = _label_columns(y_true, y_pred, sample_weight)
     labels = _known_classes(classes, y_true, y_pred)
-    counts = _counts(y_true, y_pred, weight, labels)[:-1, :-1]
+    counts = _sums(y_true, y_pred, weight, labels)[:-1, :-1]
     return counts if sample_weight is not None else jnp.round(counts).astype(jnp.result_type(int))
 
 
@@ -79,7 +84,7 @@ def accuracy(y_true: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike |
     Raises:
       ValueError: shapes disagree.
     """
-    y_true, y_pred, weight = _columns(y_true, y_pred, sample_weight)
+    y_true, y_pred, weight = _label_columns(y_true, y_pred, sample_weight)
     return _ratio(_total(jnp.where(y_true == y_pred, weight, 0)), _total(weight))
 
 
@@ -101,7 +106,8 @@ def precision(
         Inside jit and vmap needed for every average but "binary".
       pos_label: the positive class of ``average="binary"``.
       average: "binary"; over the classes "micro" (of all counts together), "macro" (mean) or "weighted" (mean
-        weighted by the class's true examples); None for every class.
+        weighted by the class's true examples); None for every class. "binary" refuses more than two classes, but
+        cannot see how many there are inside jit and vmap, unless by ``classes``: there all but `pos_label` are one.
       sample_weight: (n,), by default ones.
 
     Returns:
@@ -164,7 +170,7 @@ def roc_curve(
       ValueError: shapes disagree.
     """
     y_true, y_score, weight = _columns(y_true, y_score, sample_weight, second="y_score")
-    return RocCurve(*_curve(y_true == pos_label, y_score, weight)[:3])
+    return RocCurve(*_curve(y_true == pos_label, *_ranked(y_score), weight)[:3])
 
 
 def roc_auc(
@@ -192,22 +198,24 @@ def roc_auc(
       (), or (k,) for ``average=None``; NaN where a class has no examples, or all of them.
 
     Raises:
-      ValueError: shapes disagree, the average is unknown, or classes are not k distinct labels.
+      ValueError: shapes disagree, scores are (n, 1), the average is unknown, or classes are not k distinct labels.
     """
     if np.ndim(y_score) != 2:
         y_true, score, weight = _columns(y_true, y_score, sample_weight, second="y_score")
-        return _curve(y_true == pos_label, score, weight)[3]
+        return _curve(y_true == pos_label, *_ranked(score), weight)[3]
     if average is not None:
-        choose("average", average, {name: name for name in ("macro", "weighted")})
-    scores = jnp.asarray(y_score)
+        choose("average", average, ("macro", "weighted"))
+    scores = y_score if isinstance(y_score, jax.Array) else np.asarray(y_score)
+    if scores.shape[1] == 1:
+        raise ValueError(f"y_score {scores.shape} must be (n,), without its last axis, for scores of one class")
     labels = _labels(scores.shape[1] if classes is None else classes)
     if len(labels) != scores.shape[1]:
         raise ValueError(f"classes={classes} must name the {scores.shape[1]} columns of y_score {scores.shape}")
     y_true, _, weight = _columns(y_true, scores[:, 0], sample_weight, second="y_score")
-    if not _traced(y_true) and (strange := set(np.unique(y_true)) - set(labels)):
+    if not _traced(y_true) and (strange := set(np.unique(y_true).tolist()) - set(labels)):
         raise ValueError(f"y_true holds {_listed(strange)}, not among the classes {_listed(labels)}")
-    one_hot = y_true[:, None] == jnp.asarray(labels)[None, :]
-    areas = jax.vmap(lambda positive, score: _curve(positive, score, weight)[3], in_axes=1)(one_hot, scores)
+    one_hot = _equal(y_true, labels)
+    areas = jax.vmap(lambda *columns: _curve(*columns, weight)[3], in_axes=1)(one_hot, *_ranked(scores))
     if average is None:
         return areas
     if average == "macro":
@@ -216,15 +224,26 @@ def roc_auc(
     return jnp.sum(jnp.where(support > 0, areas * support, 0)) / jnp.sum(support)
 
 
+def _ranked(score: Array) -> tuple[Array, Array]:
+    """What orders the scores, each of the columns of (n, k) by itself, and the scores as floats of the device."""
+    if isinstance(score, jax.Array):
+        return score, score
+    # Ranks are whole numbers below n, which the device holds whatever the precision of the scores.
+    columns = score.reshape(len(score), -1).T
+    rank = np.stack([np.unique(column, return_inverse=True)[1] for column in columns], axis=-1).reshape(score.shape)
+    with np.errstate(over="ignore"):
+        return jnp.asarray(rank), jnp.asarray(score.astype(jnp.result_type(float)))
+
+
 @jax.jit
-def _curve(positive: Array, score: Array, weight: Array) -> tuple[Array, Array, Array, Array]:
+def _curve(positive: Array, rank: Array, score: Array, weight: Array) -> tuple[Array, Array, Array, Array]:
     """False and true positive rates and thresholds, (n + 1,), and the area under them."""
-    order = jnp.argsort(score, descending=True)
-    score, positive, weight = score[order], positive[order], weight[order]
+    order = jnp.argsort(rank, descending=True)
+    rank, score, positive, weight = rank[order], score[order], positive[order], weight[order]
     true = jnp.cumsum(jnp.where(positive, weight, 0))
     false = jnp.cumsum(jnp.where(positive, 0, weight))
     # Each example's rates are those at the last of its score: the next place where the score changes.
-    last = jnp.append(score[1:] != score[:-1], True)
+    last = jnp.append(rank[1:] != rank[:-1], True)
     end = jax.lax.cummin(jnp.where(last, jnp.arange(len(score)), len(score) - 1), reverse=True)
     false, true = jnp.append(0, false[end]), jnp.append(0, true[end])
     # The area of the counts, not of the rates: a compiler that fuses rate[1] - rate[0] into one rounding would make
@@ -251,12 +270,27 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
     return jnp.where(denominator == 0, 0, numerator / jnp.where(denominator == 0, 1, denominator))
 
 
+def _equal(y: Array, labels: Sequence[float]) -> Array:
+    """Which label each is, (n, k), where y lives."""
+    numbers = jnp.asarray(labels) if isinstance(y, jax.Array) else np.asarray(labels)
+    return y[:, None] == numbers[None, :]
+
+
+def _sums(y_true: Array, y_pred: Array, weight: Array, labels: tuple[float, ...]) -> Array:
+    """As `_counts`, which is given places among the labels where labels are not yet numbers of the device."""
+    if isinstance(y_true, jax.Array):
+        return _counts(y_true, y_pred, weight, labels)
+    among = (_equal(y_true, labels), _equal(y_pred, labels))
+    places = [np.where(equal.any(axis=1), equal.argmax(axis=1), len(labels)) for equal in among]
+    return _counts(jnp.asarray(places[0]), jnp.asarray(places[1]), weight, tuple(range(len(labels))))
+
+
 @partial(jax.jit, static_argnames="labels")
 def _counts(y_true: Array, y_pred: Array, weight: Array, labels: tuple[float, ...]) -> Array:
     """Weights summed by true and predicted class, (k + 1, k + 1), last the labels that are none of these."""
 
     def one_hot(y: Array) -> Array:
-        among = y[:, None] == jnp.asarray(labels)[None, :]
+        among = _equal(y, labels)
         return jnp.append(among, ~among.any(axis=1, keepdims=True), axis=1).astype(weight.dtype)
 
     # A product of matrices, because a scatter adds in any order on an accelerator.
@@ -272,14 +306,14 @@ def _class_sums(
     sample_weight: ArrayLike | None,
 ) -> tuple[Array, Array, Array]:
     """Weight of each class rightly predicted, predicted, and true; (k,) each, k = 1 for "binary"."""
-    y_true, y_pred, weight = _columns(y_true, y_pred, sample_weight)
+    y_true, y_pred, weight = _label_columns(y_true, y_pred, sample_weight)
     if average is not None:
         choose("average", average, _AVERAGES)
     if average == "binary":
         labels = _binary(classes, pos_label, y_true, y_pred)
     else:
         labels = _known_classes(classes, y_true, y_pred)
-    counts = _counts(y_true, y_pred, weight, labels)
+    counts = _sums(y_true, y_pred, weight, labels)
     return jnp.diagonal(counts)[:-1], counts.sum(0)[:-1], counts.sum(1)[:-1]
 
 
@@ -336,16 +370,24 @@ def _listed(labels: Sequence[float] | set[float]) -> str:
 def _columns(
     y_true: ArrayLike, other: ArrayLike, sample_weight: ArrayLike | None, second: str = "y_pred"
 ) -> tuple[Array, Array, Array]:
-    """The three as (n,), weights of ones where there are none."""
+    """The three as (n,), weights of ones where there are none; of the others JAX's stay JAX's, the rest is NumPy's."""
     named = {"y_true": y_true, second: other}
     if sample_weight is not None:
         named["sample_weight"] = sample_weight
-    for name, value in named.items():
-        if not isinstance(value, jax.Array) and np.asarray(value).dtype.kind not in "biuf":
-            raise ValueError(f"{name} must hold numbers, not {np.asarray(value).dtype}")
-    y_true, other, *weights = (jnp.asarray(value) for value in named.values())
-    for name, value in zip(named, (y_true, other, *weights), strict=True):
-        if value.ndim != 1 or value.shape != y_true.shape or not value.size:
-            raise ValueError(f"{name} {value.shape} must be (n,), n > 0, with y_true {y_true.shape}")
+    columns = {name: value if isinstance(value, jax.Array) else np.asarray(value) for name, value in named.items()}
+    for name, value in columns.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "biuf":
+            raise ValueError(f"{name} must hold numbers, not {value.dtype}")
+        if value.ndim != 1 or value.shape != columns["y_true"].shape or not value.size:
+            raise ValueError(f"{name} {value.shape} must be (n,), n > 0, with y_true {columns['y_true'].shape}")
     dtype = jnp.result_type(float)
-    return y_true, other, weights[0].astype(dtype) if weights else jnp.ones(y_true.shape, dtype)
+    ones = np.ones(columns["y_true"].shape)
+    return columns["y_true"], columns[second], jnp.asarray(columns.get("sample_weight", ones)).astype(dtype)
+
+
+def _label_columns(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None) -> tuple[Array, Array, Array]:
+    """As `_columns`, true and predicted labels both NumPy's or both JAX's."""
+    y_true, y_pred, weight = _columns(y_true, y_pred, sample_weight)
+    known = not _traced(y_true, y_pred) and not (isinstance(y_true, jax.Array) and isinstance(y_pred, jax.Array))
+    place = np.asarray if known else jnp.asarray
+    return place(y_true), place(y_pred), weight

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnjax.naming import choose
-from nnjax.schedules import check_number
+from nnjax.naming import choose, with_options
+from nnjax.schedules import check_count, check_number
 from nnjax.types import Array, PyTree
 
 RPROP_VARIANTS = ("rprop+", "rprop-", "irprop+", "irprop-")
@@ -24,7 +24,7 @@ RPROP_VARIANTS = ("rprop+", "rprop-", "irprop+", "irprop-")
 
 
 def _check_rate(learning_rate: Any) -> None:
-    for rate in [learning_rate] if callable(learning_rate) else jax.tree.leaves(learning_rate):
+    for rate in jax.tree.leaves(learning_rate) or [learning_rate]:
         if not callable(rate):
             check_number("learning_rate", rate, 0)
 
@@ -127,29 +127,37 @@ def rprop(
     """Resilient propagation: steps by the gradient's sign alone, with a size of its own for every weight.
 
     A size grows by ``increase`` where the gradient keeps its sign and shrinks by ``decrease`` where it changes. What
-    happens to the weight at a change is the variant: ``rprop+`` (Riedmiller and Braun, 1993) takes the last step
-    back, ``rprop-`` (Riedmiller, 1994) steps on, ``irprop+`` and ``irprop-`` (Igel and Huesken, 2003) take it back
-    only if the loss has grown, and rest for one update. All but ``rprop-`` leave the size alone at the update after
-    a change. For full batches: in small ones signs change by chance. PyTorch's Rprop is ``irprop-``.
+    the weight does at a change is the variant:
+
+    - ``rprop+`` (Riedmiller and Braun, 1993) takes its last step back;
+    - ``rprop-`` (Riedmiller, 1994) steps on at once, against the new gradient, by the smaller size;
+    - ``irprop+`` (Igel and Huesken, 2003) takes its last step back if the loss has grown, and else stays where it is;
+    - ``irprop-`` (the same) stays where it is, whatever the loss.
+
+    All but ``rprop-`` then forget the gradient, so that the update after a change steps by the size as it is. For
+    full batches: in small ones signs change by chance. PyTorch's Rprop is ``irprop-``.
 
     Args:
       learning_rate: the first step size, a number above 0 (a schedule has no place here).
       variant: one of `RPROP_VARIANTS`; ``irprop+`` needs the loss, ``update(..., value=loss)``, as `nnjax.train`
         passes it.
-      increase, decrease: factors of the sizes, above 1 and in (0, 1).
-      min_step, max_step: bounds of the sizes.
+      increase, decrease: factors of the sizes, at least 1 and in (0, 1).
+      min_step, max_step: bounds of the sizes as they change, at least 0 and above 0; ``max_step`` may be infinite.
 
     Raises:
-      ValueError: an unknown variant, a number out of its range, a schedule; at the update: no ``value``.
+      ValueError: an unknown variant, a number out of its range, ``min_step`` above ``max_step``, a schedule; at the
+        update: no ``value``.
     """
-    choose("Rprop variant", variant, dict.fromkeys(RPROP_VARIANTS))
+    choose("Rprop variant", variant, RPROP_VARIANTS)
     if callable(learning_rate):
         raise ValueError("learning_rate is a schedule; Rprop's is the first step size, a number")
     check_number("learning_rate", learning_rate, 0, strict="low")
     check_number("increase", increase, 1)
     check_number("decrease", decrease, 0, 1, strict="low high")
     check_number("min_step", min_step, 0)
-    check_number("max_step", max_step, 0, strict="low")
+    check_number("max_step", max_step, 0, strict="low", finite=False)
+    if not any(isinstance(size, jax.core.Tracer) for size in (min_step, max_step)) and np.any(min_step > max_step):
+        raise ValueError(f"min_step={min_step!r} must be at most max_step={max_step!r}")
     backtracks, improved = variant.endswith("+"), variant.startswith("i")
 
     def init(params: PyTree) -> RpropState:
@@ -213,7 +221,7 @@ def supersab(
       learning_rate: the rate that all weights start with (a schedule has no place here).
       momentum: in [0, 1).
       increase, decrease: factors of the rates, at least 1 and in (0, 1).
-      max_rate: the rates grow no further; they can blow up without.
+      max_rate: the rates grow no further; they can blow up where it is infinite.
 
     Raises:
       ValueError: a number out of its range, a schedule.
@@ -224,8 +232,7 @@ def supersab(
     check_number("momentum", momentum, 0, 1, strict="high")
     check_number("increase", increase, 1)
     check_number("decrease", decrease, 0, 1, strict="low high")
-    if max_rate is not np.inf:
-        check_number("max_rate", max_rate, 0, strict="low")
+    check_number("max_rate", max_rate, 0, strict="low", finite=False)
 
     def init(params: PyTree) -> SuperSABState:
         return SuperSABState(
@@ -301,43 +308,38 @@ def _nesterov(learning_rate: Any, *, momentum: Any = 0.9) -> optax.GradientTrans
     return optax.sgd(learning_rate, momentum=momentum, nesterov=True)
 
 
-def _adagrad(learning_rate: Any, *, initial: Any = 0.0, epsilon: Any = 0.0) -> optax.GradientTransformation:
+def _adagrad(learning_rate: Any, *, initial: Any = 0.0, eps: Any = 0.0) -> optax.GradientTransformation:
     check_number("initial", initial, 0)
-    check_number("epsilon", epsilon, 0)
-    return optax.adagrad(learning_rate, initial_accumulator_value=initial, eps=epsilon)
+    check_number("eps", eps, 0)
+    return optax.adagrad(learning_rate, initial_accumulator_value=initial, eps=eps)
 
 
-def _rmsprop(learning_rate: Any, *, decay: Any = 0.9, epsilon: Any = 1e-8) -> optax.GradientTransformation:
+def _rmsprop(learning_rate: Any, *, decay: Any = 0.9, eps: Any = 1e-8) -> optax.GradientTransformation:
     check_number("decay", decay, 0, 1, strict="high")
-    check_number("epsilon", epsilon, 0)
-    return optax.rmsprop(learning_rate, decay=decay, eps=epsilon, eps_in_sqrt=False)
+    check_number("eps", eps, 0)
+    return optax.rmsprop(learning_rate, decay=decay, eps=eps, eps_in_sqrt=False)
 
 
-def _adam(learning_rate: Any, *, b1: Any = 0.9, b2: Any = 0.999, epsilon: Any = 1e-8) -> optax.GradientTransformation:
+def _adam(learning_rate: Any, *, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> optax.GradientTransformation:
     check_number("b1", b1, 0, 1, strict="high")
     check_number("b2", b2, 0, 1, strict="high")
-    check_number("epsilon", epsilon, 0)
-    return optax.adam(learning_rate, b1=b1, b2=b2, eps=epsilon)
+    check_number("eps", eps, 0)
+    return optax.adam(learning_rate, b1=b1, b2=b2, eps=eps)
 
 
 def _adamw(
-    learning_rate: Any, *, b1: Any = 0.9, b2: Any = 0.999, epsilon: Any = 1e-8, weight_decay: Any = 0.01
+    learning_rate: Any, *, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, weight_decay: Any = 0.01
 ) -> optax.GradientTransformation:
     check_number("b1", b1, 0, 1, strict="high")
     check_number("b2", b2, 0, 1, strict="high")
-    check_number("epsilon", epsilon, 0)
+    check_number("eps", eps, 0)
     check_number("weight_decay", weight_decay, 0)
-    return optax.adamw(learning_rate, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay)
+    return optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
 
 
 def _lbfgs(learning_rate: Any, *, memory: int = 10) -> optax.GradientTransformation:
-    if memory < 1:
-        raise ValueError(f"memory={memory!r} must be a positive integer")
+    check_count("memory", memory)
     return optax.lbfgs(learning_rate, memory_size=memory, linesearch=None)
-
-
-def _rprop_variant(variant: str) -> Callable[..., optax.GradientTransformation]:
-    return lambda learning_rate, **kw: rprop(learning_rate, variant=variant, **kw)
 
 
 _BY_NAME: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -351,7 +353,7 @@ _BY_NAME: dict[str, Callable[..., optax.GradientTransformation]] = {
     "lbfgs": _lbfgs,
     "quickprop": quickprop,
     "supersab": supersab,
-    **{variant: _rprop_variant(variant) for variant in RPROP_VARIANTS},
+    **{variant: partial(rprop, variant=variant) for variant in RPROP_VARIANTS},
 }
 
 NAMES = tuple(_BY_NAME)
@@ -366,33 +368,36 @@ def by_name(name: str, learning_rate: Any, *, weight_decay: Any = None, **kw: An
         ``sgd``: w -= lr g.
         ``momentum`` (``momentum`` = .9): v = momentum v + g; w -= lr v (Polyak, 1964).
         ``nesterov`` (``momentum`` = .9): v = momentum v + g; w -= lr (g + momentum v) (Sutskever et al., 2013).
-        ``adagrad`` (``initial`` = 0, ``epsilon`` = 0): s += g^2; w -= lr g / sqrt(s + epsilon) (Duchi et al., 2011);
-        epsilon is under the root and needless; PyTorch adds 1e-10 outside.
-        ``rmsprop`` (``decay`` = .9, ``epsilon`` = 1e-8): s = decay s + (1 - decay) g^2; w -= lr g / (sqrt(s) + epsilon)
+        ``adagrad`` (``initial`` = 0, ``eps`` = 0): s += g^2; w -= lr g / sqrt(s + eps) (Duchi et al., 2011);
+        eps is under the root and needless; PyTorch adds 1e-10 outside.
+        ``rmsprop`` (``decay`` = .9, ``eps`` = 1e-8): s = decay s + (1 - decay) g^2; w -= lr g / (sqrt(s) + eps)
         (Hinton, 2012); PyTorch's decay is .99.
-        ``adam`` (``b1`` = .9, ``b2`` = .999, ``epsilon`` = 1e-8): Kingma and Ba (2015), epsilon outside the root of the
+        ``adam`` (``b1`` = .9, ``b2`` = .999, ``eps`` = 1e-8): Kingma and Ba (2015), eps outside the root of the
         corrected moment, as in PyTorch.
         ``adamw``: Adam with decoupled ``weight_decay`` = .01, w -= lr weight_decay w (Loshchilov and Hutter, 2019).
         ``lbfgs`` (``memory`` = 10): without line search, full batch.
         ``quickprop``, ``supersab``, ``rprop+``, ``rprop-``, ``irprop+``, ``irprop-``: the functions above.
       learning_rate: a number, traced, or a schedule (not for SuperSAB and Rprop, where it is what each weight starts
-        with).
+        with); for `quickprop` alone a tree of them too.
       weight_decay: for all but ``adamw`` the L2 penalty's gradient, g + weight_decay w before anything else, as in
         PyTorch; ``adamw`` alone decays apart from the gradient. Of all parameters, biases too.
       kw: the options in brackets, each with the default given.
 
     Raises:
-      ValueError: an unknown name (the nearest is suggested), a number out of its range.
+      ValueError: an unknown name or option (the nearest is suggested), a number out of its range.
 
     Example:
       >>> rule = optimizers.by_name("adam", 1e-3)
       >>> updates, state = rule.update(grads, rule.init(params), params)
     """
     make = choose("optimizer", name, _BY_NAME)
+    if name != "quickprop" and not jax.tree_util.all_leaves([learning_rate]):
+        raise ValueError(f"learning_rate={learning_rate!r} must be one number or a schedule for {name!r}")
     _check_rate(learning_rate)
-    if weight_decay is None:
-        return make(learning_rate, **kw)
-    if name in ("adamw", "quickprop"):
-        return make(learning_rate, weight_decay=weight_decay, **kw)
+    own = weight_decay is not None and name in ("adamw", "quickprop")
+    options = {**kw, "weight_decay": weight_decay} if own else kw
+    rule = with_options("optimizer", name, make, options, learning_rate, also=("weight_decay",))
+    if own or weight_decay is None:
+        return rule
     check_number("weight_decay", weight_decay, 0)
-    return optax.chain(optax.add_decayed_weights(weight_decay), make(learning_rate, **kw))
+    return optax.chain(optax.add_decayed_weights(weight_decay), rule)

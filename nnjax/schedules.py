@@ -14,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnjax.naming import choose
-from nnjax.types import Array, PyTree
+from nnjax.naming import choose, with_options
+from nnjax.types import Array, PyTree, floating
 
 Schedule = Callable[[Any], Array]
 
 
-def check_number(name: str, value: Any, low: float, high: float = np.inf, *, strict: str = "") -> None:
+def check_number(
+    name: str, value: Any, low: float, high: float = np.inf, *, strict: str = "", finite: bool = True
+) -> None:
     """Refuse a number outside its range; traced values cannot be looked at and pass.
 
     Args:
@@ -28,15 +30,17 @@ def check_number(name: str, value: Any, low: float, high: float = np.inf, *, str
       value: what was given, a number or an array of them.
       low, high: the range's ends.
       strict: ``low``, ``high`` or ``low high``: the ends that are not allowed themselves.
+      finite: whether infinity is refused.
 
     Raises:
-      ValueError: outside the range, not finite, or not a number.
+      ValueError: outside the range, infinite where that is refused, or not a number.
     """
     if isinstance(value, jax.core.Tracer):
         return
     number = np.asarray(value)
-    if number.dtype.kind not in "iuf" or not np.all(np.isfinite(number)):
-        raise ValueError(f"{name}={value!r} must be a finite number")
+    real = jnp.issubdtype(number.dtype, jnp.floating) or jnp.issubdtype(number.dtype, jnp.integer)
+    if not real or not np.all(np.isfinite(number) if finite else ~np.isnan(number)):
+        raise ValueError(f"{name}={value!r} must be a {'finite ' if finite else ''}number")
     at_low, at_high = "low" in strict and np.any(number == low), "high" in strict and np.any(number == high)
     if np.any(number < low) or np.any(number > high) or at_low or at_high:
         bounds = f"{'above' if 'low' in strict else 'at least'} {low:g}"
@@ -45,20 +49,21 @@ def check_number(name: str, value: Any, low: float, high: float = np.inf, *, str
         raise ValueError(f"{name}={value!r} must be {bounds}")
 
 
-def _check_steps(name: str, value: Any, least: int = 1) -> None:
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Refuse, with a ValueError, what is not an integer of at least ``least``."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < least:
         raise ValueError(f"{name}={value!r} must be an integer of at least {least}")
-
-
-def _share(step: Any, steps: int) -> Array:
-    """How much of ``steps`` is over, from 0 to 1."""
-    return jnp.minimum(jnp.asarray(step) / steps, 1.0)
 
 
 def constant(learning_rate: Any) -> Schedule:
     """lr_k = lr_0."""
     check_number("learning_rate", learning_rate, 0)
-    return optax.constant_schedule(learning_rate)
+
+    def schedule(step: Any) -> Array:  # optax's gives back the number itself, of no shape, whatever the steps
+        rate = floating(learning_rate)
+        return jnp.broadcast_to(rate, jnp.broadcast_shapes(rate.shape, jnp.shape(step)))
+
+    return schedule
 
 
 def step_decay(learning_rate: Any, every: int, *, factor: Any = 0.1) -> Schedule:
@@ -68,8 +73,9 @@ def step_decay(learning_rate: Any, every: int, *, factor: Any = 0.1) -> Schedule
       ValueError: ``every`` below 1, ``factor`` outside (0, 1].
     """
     check_number("learning_rate", learning_rate, 0)
-    _check_steps("every", every)
+    check_count("every", every)
     check_number("factor", factor, 0, 1, strict="low")
+    # optax.exponential_decay asks whether its factor is 0, which a traced one cannot answer.
     return lambda step: learning_rate * factor ** (jnp.asarray(step) // every)
 
 
@@ -87,14 +93,15 @@ def polynomial(learning_rate: Any, steps: int, *, power: Any = 2.0, final: Any =
     check_number("learning_rate", learning_rate, 0)
     check_number("final", final, 0)
     check_number("power", power, 0, strict="low")
-    _check_steps("steps", steps)
-    return lambda step: final + (learning_rate - final) * (1 - _share(step, steps)) ** power
+    check_count("steps", steps)
+    return optax.polynomial_schedule(learning_rate, final, power, int(steps))
 
 
 def exponential(learning_rate: Any, decay: Any) -> Schedule:
     """lr_k = lr_0 exp(-decay k); ``decay`` is a rate per update. Raises ValueError for a negative one."""
     check_number("learning_rate", learning_rate, 0)
     check_number("decay", decay, 0)
+    # Not optax's, for the reason in `step_decay`; and the power k of exp(-decay) rounded is off by k times as much.
     return lambda step: learning_rate * jnp.exp(-decay * jnp.asarray(step))
 
 
@@ -102,8 +109,10 @@ def cosine(learning_rate: Any, steps: int, *, final: Any = 0.0) -> Schedule:
     """lr_k = lr_T + (lr_0 - lr_T) (1 + cos(pi min(k / T, 1))) / 2 (Loshchilov and Hutter, 2017); raises as `linear`."""
     check_number("learning_rate", learning_rate, 0)
     check_number("final", final, 0)
-    _check_steps("steps", steps)
-    return lambda step: final + (learning_rate - final) * 0.5 * (1 + jnp.cos(jnp.pi * _share(step, steps)))
+    check_count("steps", steps)
+    # optax's own end is a fraction of the start, final / learning_rate, and no number where the start is 0.
+    above = optax.cosine_decay_schedule(learning_rate - final, int(steps))
+    return lambda step: final + above(jnp.asarray(step))
 
 
 def warmup(after: Schedule, steps: int) -> Schedule:
@@ -111,7 +120,7 @@ def warmup(after: Schedule, steps: int) -> Schedule:
 
     The first update has a rate of its own, above 0. Raises ValueError for ``steps`` below 1.
     """
-    _check_steps("steps", steps)
+    check_count("steps", steps)
 
     def schedule(step: Any) -> Array:
         step = jnp.asarray(step)
@@ -134,7 +143,7 @@ def _exponential(learning_rate: Any, steps: int, *, decay: Any = None) -> Schedu
 
 def _warmup_steps(steps: int, warmup_steps: int | None) -> int:
     found = max(1, steps // 10) if warmup_steps is None else warmup_steps
-    _check_steps("warmup_steps", found)
+    check_count("warmup_steps", found)
     return found
 
 
@@ -180,13 +189,14 @@ def by_name(name: str, learning_rate: Any, steps: int, **kw: Any) -> Schedule:
       ``step -> learning rate``, both ().
 
     Raises:
-      ValueError: an unknown name (the nearest is suggested), ``steps`` below 1, an option out of its range.
+      ValueError: an unknown name or option (the nearest is suggested), ``steps`` below 1, an option out of its
+        range.
     """
     if name == "plateau":
         raise ValueError("'plateau' needs the run's evaluations: chain schedules.plateau(...) after the optimizer")
     make = choose("schedule", name, _BY_NAME)
-    _check_steps("steps", steps)
-    return make(learning_rate, steps, **kw)
+    check_count("steps", steps)
+    return with_options("schedule", name, make, kw, learning_rate, steps)
 
 
 # Reduction on a plateau
@@ -231,7 +241,7 @@ def plateau(
 
     Args:
       metric: a name of the run's history.
-      factor: in (0, 1).
+      factor: above 0 and at most 1, which leaves everything as it is.
       patience: evaluations without improvement that are let pass, 0 or more.
       mode: ``min`` where less is better, ``max`` where more is.
       threshold: relative improvement that counts, 0 or more.

@@ -96,6 +96,7 @@ def test_optimizers_keep_the_contract(name):
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(np.shape, START)
     assert _floats((params, values)) == {np.dtype(np.float32)}
     assert values[-1] < 0.2 * values[0], "it goes down"
+    assert values[1] != values[0], "the first update moves"
     with jax.enable_x64(True):
         wide = jax.eval_shape(run, np.float64(0.05), _cast(START, np.float64))
     assert _floats(wide) == {np.dtype(np.float64)}

@@ -1,6 +1,7 @@
 """Variances, prefixes and names of the initializers."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -225,7 +226,45 @@ def test_errors():
             initializers.by_name(name)(KEY, (5,))
 
 
+@pytest.mark.parametrize("name", ["xavier_normal", "xavier_uniform", "orthogonal"])
+def test_a_gain_may_be_traced(name):
+    def draw(gain, dtype=jnp.float32):
+        return initializers.by_name(name, gain=gain)(KEY, (6, 5), dtype)
+
+    gains = jnp.asarray([1.0, 2.5])
+    lanes = jax.jit(jax.vmap(draw), compiler_options=UNOPTIMIZED)(gains)
+    for lane, gain in zip(lanes, gains, strict=True):
+        np.testing.assert_allclose(lane, drawn(name, (6, 5), gain=float(gain)), rtol=1e-5, atol=1e-6)
+    assert jax.eval_shape(lambda gain: draw(gain, jnp.bfloat16), jnp.ones(())).dtype == jnp.bfloat16
+    for gain in (0, -1.0, np.inf, float("nan"), "big", None, jnp.asarray(-2.0), np.ones(2)):
+        with pytest.raises(ValueError, match=r"gain=.* must be a finite number above 0"):
+            initializers.by_name(name, gain=gain)
+    assert np.isfinite(draw(jnp.asarray(2, jnp.bfloat16))).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 3, 4, 5)])
+@pytest.mark.parametrize("name", ["small_normal", "xavier_uniform", "he_normal", "orthogonal"])
+def test_a_unit_needs_inputs(name, shape):
+    with pytest.raises(ValueError, match=rf"shape={re.escape(str(shape))} must have no axis of size 0"):
+        initializers.by_name(name)(KEY, shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("glorot_normal", "xavier_normal"),
+        ("glorot_uniform", "xavier_uniform"),
+        ("kaiming_normal", "he_normal"),
+        ("kaiming_uniform", "he_uniform"),
+    ],
+)
+def test_other_names_in_use(name, known):
+    np.testing.assert_array_equal(drawn(name, (4, 3)), drawn(known, (4, 3)))
+    assert name not in initializers.NAMES
+
+
 def test_gains():
+    assert initializers.gain("sigmoid", "pytorch") == initializers.gain("logistic", "pytorch")
     assert initializers.gain("tanh") == 4
     assert initializers.gain("relu") == pytest.approx(np.sqrt(2))
     assert initializers.gain("logistic") == initializers.gain("identity") == 1

@@ -220,8 +220,22 @@ def test_huber_with_another_delta():
     expected = scipy.special.huber(delta, LOGITS.astype(float) - VALUES).sum(1)
     np.testing.assert_allclose(losses.huber(LOGITS, VALUES, delta), expected, rtol=1e-5)
     np.testing.assert_allclose(jax.jit(losses.huber)(LOGITS, VALUES, delta), expected, rtol=1e-5)
-    with pytest.raises(ValueError, match="delta=0 must be positive"):
-        losses.huber(LOGITS, VALUES, 0)
+    for wrong in (0, -1.0, np.nan, jnp.asarray(0.0), jnp.asarray(-1.0, jnp.bfloat16), np.array([1.0, -1.0])):
+        with pytest.raises(ValueError, match=r"delta=.* must be positive"):
+            losses.huber(LOGITS, VALUES, wrong)
+
+
+def test_huber_at_its_edge_and_without_one():
+    error, zero = np.array([-2, -1, 0, 1, 2], np.float32), np.zeros(5, np.float32)
+    for delta in (1.0, np.inf, 2.0):
+        made = jax.vmap(jax.value_and_grad(lambda e, d=delta: losses.huber(e[None], jnp.zeros(1), d)[0]))(error)
+        size = np.abs(error)
+        expected = np.where(size <= delta, error**2 / 2, size - 0.5)
+        np.testing.assert_array_equal(made[0], expected)
+        np.testing.assert_array_equal(made[1], np.clip(error, -delta, delta))
+    np.testing.assert_array_equal(jax.jit(losses.huber)(error, zero, np.inf), error**2 / 2)
+    few = jnp.asarray(error, jnp.bfloat16)
+    assert losses.huber(few, jnp.zeros_like(few), jnp.asarray(1.5)).dtype == jnp.bfloat16
 
 
 # --- Labels -----------------------------------------------------------------------------------------------------
@@ -264,6 +278,45 @@ def test_zero_one_is_scikit_learns():
     assert float(made.mean()) == pytest.approx(sklearn.metrics.zero_one_loss(LABELS, LOGITS.argmax(1)))
     np.testing.assert_array_equal(losses.zero_one(LOGITS, LOGITS.argmax(1)), np.zeros(N))
     np.testing.assert_array_equal(losses.zero_one(LOGITS, (LOGITS.argmax(1) + 1) % K), np.ones(N))
+
+
+def test_a_diverged_net_is_never_right():
+    ruined = LOGITS.copy()
+    ruined[np.arange(N), LABELS] = np.nan
+    for target in (LABELS, ONE_HOT):
+        np.testing.assert_array_equal(losses.zero_one(ruined, target), np.ones(N))
+        np.testing.assert_array_equal(losses.zero_one(np.full((N, K), np.nan), 0 * target), np.ones(N))
+    one = np.array([np.nan, np.nan, np.inf, -np.inf], np.float32)
+    np.testing.assert_array_equal(losses.zero_one(one, np.array([0, 1, 1, 0])), [1, 1, 0, 0])
+
+
+@pytest.mark.parametrize("dtype", [int, bool, np.float32])
+def test_zero_one_of_one_logit(dtype):
+    logit, label = np.array([-2, 3, -1, 0.5, 0, 0], np.float32), np.array([0, 1, 1, 0, 0, 1])
+    made = losses.zero_one(logit, label.astype(dtype))
+    np.testing.assert_array_equal(made, [0, 0, 1, 1, 0, 1])
+    two = np.stack([np.zeros_like(logit), logit], axis=1)
+    np.testing.assert_array_equal(made, losses.zero_one(two, label))
+    assert losses.zero_one(jnp.asarray(logit, jnp.bfloat16), label.astype(dtype)).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(losses.zero_one(logit, 2 * label - 1)[label == 0], [1, 1, 1])
+    with pytest.raises(ValueError, match=r"prediction \(6,\) and target \(6, 1\) must have one shape"):
+        losses.zero_one(logit, label[:, None])
+
+
+@pytest.mark.parametrize("k", [1, K])
+def test_a_label_outside_the_classes_has_no_loss(k):
+    labels = np.array([-1, -k, -k - 1, k, k + 1, 2**31 - 1, 0])
+    logits = LOGITS[:7, :k]
+    for name in LABELLED:
+        made = value(getattr(losses, name), logits, labels)
+        expected = np.full(6, 1.0 if name == "zero_one" else np.nan)
+        np.testing.assert_array_equal(made[:6], expected, err_msg=name)
+        np.testing.assert_allclose(made[6:], defined(name, logits[6:], labels[6:]) if k > 1 else [0], rtol=1e-6)
+
+
+def test_hinge_wants_signs():
+    np.testing.assert_array_equal(losses.hinge(np.float32([-5, 5]), np.array([0, 0])), [1, 1])
+    np.testing.assert_array_equal(losses.hinge(np.float32([-5, 5]), np.array([-1, -1])), [0, 6])
 
 
 def test_half_the_square_is_half_exactly():
@@ -394,7 +447,7 @@ def test_kinks_have_slope_zero():
 def test_a_single_class_is_never_wrong():
     one, label = LOGITS[:, :1], np.zeros(N, int)
     for name in LABELLED:
-        np.testing.assert_array_equal(getattr(losses, name)(one, label), np.zeros(N))
+        np.testing.assert_array_equal(value(getattr(losses, name), one, label), np.zeros(N))
         np.testing.assert_array_equal(gradient(getattr(losses, name), one, label), np.zeros((N, 1)))
 
 
@@ -417,10 +470,10 @@ def test_integers_count_as_floats(name):
 
 
 def test_few_bits_in_few_bits_out():
-    for name, (prediction, target) in PROBLEMS.items():
-        target = target if name in LABELLED else jnp.asarray(target, jnp.bfloat16)
-        made = getattr(losses, name)(jnp.asarray(prediction, jnp.bfloat16), target)
-        assert made.dtype == jnp.bfloat16, name
+    few = jax.ShapeDtypeStruct((N, K), jnp.bfloat16)
+    for name in PROBLEMS:
+        made = jax.eval_shape(getattr(losses, name), few, jnp.asarray(LABELS) if name in LABELLED else few)
+        assert (made.shape, made.dtype) == ((N,), jnp.bfloat16), name
     half = losses.absolute_percentage_error(np.zeros(1, np.float16), np.zeros(1, np.float16))
     np.testing.assert_array_equal(half, [0])
 
@@ -430,11 +483,12 @@ def test_shapes_that_would_spread_are_refused():
         for name in PROBLEMS:
             loss = getattr(losses, name)
             if name in LABELLED:
+                if name != "zero_one":  # which takes one logit as well
+                    with pytest.raises(ValueError, match=r"prediction \(40,\) must be \(n, k\)"):
+                        loss(LOGITS[:, 0], LABELS)
                 for target in (LABELS[:, None], LABELS[:5], ONE_HOT[:, :3], LABELS.reshape(5, 8)):
                     with pytest.raises(ValueError, match=r"must be \(n,\) or \(n, k\)"):
                         loss(LOGITS, target)
-                with pytest.raises(ValueError, match=r"prediction \(40,\) must be \(n, k\)"):
-                    loss(LOGITS[:, 0], LABELS)
                 with pytest.raises(ValueError, match=r"target \(40,\) of float32 must be integer labels"):
                     loss(LOGITS, LOGITS[:, 0])
                 continue

@@ -298,6 +298,58 @@ def test_scores_of_every_kind():
     assert float(metrics.roc_auc(true, close)) == 1
 
 
+def near_one(n=1000):
+    """Probabilities whose digits float32 does not hold: 1 less a number of 1e-11 to 1e-7."""
+    rng = np.random.default_rng(5)
+    true = rng.integers(0, 2, n)
+    return true, 1 - 10.0 ** (rng.uniform(-10, -7, n) - true)
+
+
+def test_float64_scores_are_ranked_by_all_of_their_digits():
+    true, score = near_one()
+    expected = sklearns("roc_auc_score", true, score)
+    assert abs(float(jax.jit(metrics.roc_auc)(true, score)) - expected) > 0.05, "float32 holds too few of them"
+    np.testing.assert_allclose(metrics.roc_auc(true, score), expected, atol=1e-6)
+    np.testing.assert_allclose(metrics.roc_auc(true.tolist(), score.tolist()), expected, atol=1e-6)
+    np.testing.assert_allclose(metrics.roc_auc(jnp.asarray(true), score), expected, atol=1e-6)
+    fpr, tpr, thresholds = sklearns("roc_curve", true, score, drop_intermediate=False)
+    curve = metrics.roc_curve(true, score)
+    assert len(fpr) == len(true) + 1, "no two scores are one"
+    np.testing.assert_allclose(curve.fpr, fpr, atol=1e-6)
+    np.testing.assert_allclose(curve.tpr, tpr, atol=1e-6)
+    np.testing.assert_allclose(curve.thresholds, thresholds, rtol=1e-6)
+    columns = np.stack([1 - score, score], axis=1)
+    np.testing.assert_allclose(
+        metrics.roc_auc(true, columns, average=None), [sklearns("roc_auc_score", 1 - true, 1 - score), expected], 1e-5
+    )
+    assert np.isnan(metrics.roc_auc(true, np.where(np.arange(len(true)) == 7, np.nan, score)))
+    assert np.isnan(metrics.roc_auc(true, np.where(np.arange(len(true))[:, None] == 7, np.nan, columns)))
+    assert float(metrics.roc_auc([0, 1, 0, 1], [1e300, 2e300, 1e299, 3e300])) == 1
+
+
+def test_wide_integer_labels_do_not_wrap():
+    small, wide = np.array([1, 0, 1, 0, 1]), 2**32 + 1
+    true, pred = np.where(small, wide, 1), np.array([1, 1, wide, wide, wide])
+    assert float(metrics.accuracy(true, pred)) == pytest.approx(0.6)
+    assert float(metrics.accuracy(jnp.ones(5, int), pred)) == pytest.approx(0.4)
+    np.testing.assert_array_equal(metrics.confusion_matrix(true, pred), sklearns("confusion_matrix", true, pred))
+    np.testing.assert_array_equal(metrics.confusion_matrix(true, pred, classes=(wide,)), [[2]])
+    for name in RATIOS:
+        made = getattr(metrics, name)(true, pred, pos_label=wide)
+        np.testing.assert_allclose(made, getattr(metrics, name)(small, (pred == wide).astype(int)))
+    score = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    expected = metrics.roc_auc(small, score)
+    assert float(metrics.roc_auc(true, score, pos_label=wide)) == float(expected) == 0.5
+    both = np.stack([1 - score, score], axis=1)
+    np.testing.assert_allclose(metrics.roc_auc(true, both, classes=(1, wide)), expected)
+
+
+def test_binary_inside_a_program_takes_the_rest_for_one_class():
+    true, pred = np.array([0, 1, 2, 1]), np.array([1, 1, 0, 2])
+    made = jax.jit(metrics.precision)(true, pred)
+    np.testing.assert_allclose(made, metrics.precision(true == 1, pred == 1))
+
+
 def test_float64():
     true, score, weight = scored(1, 500, 0, "any")
     expected = sklearns("roc_auc_score", true, score, sample_weight=weight.astype(float))
@@ -336,6 +388,9 @@ def test_wrong_shapes_are_refused():
             metric(y, np.ones(2))
         with pytest.raises(ValueError, match=r"y_true \(3, 1\) must be \(n,\)"):
             metric(y[:, None], np.ones(3))
+    for score in (np.ones((3, 1)), jnp.ones((3, 1))):
+        with pytest.raises(ValueError, match=r"y_score \(3, 1\) must be \(n,\), without its last axis"):
+            metrics.roc_auc(y, score)
     with pytest.raises(ValueError, match=r"y_score \(2,\) must be \(n,\), n > 0, with y_true \(3,\)"):
         metrics.roc_auc(y, np.ones((2, 3)))
     with pytest.raises(ValueError, match="y_score must hold numbers, not <U1"):

@@ -57,6 +57,35 @@ def test_the_worked_examples():
     np.testing.assert_allclose([exponential(0), exponential(100)], [0.1, 0.1 / np.e], 1e-6)
 
 
+@pytest.mark.parametrize("name", schedules.NAMES)
+def test_every_schedule_gives_an_array_of_the_steps_shape(name):
+    for rate in (0.5, 1, np.float32(0.5), jnp.asarray(0.5, jnp.bfloat16)):
+        schedule = schedules.by_name(name, rate, 10)
+        for steps in (3, np.int64(3), STEPS, jnp.asarray(STEPS)):
+            made = schedule(steps)
+            assert isinstance(made, jax.Array)
+            assert made.shape == np.shape(steps)
+            assert jnp.issubdtype(made.dtype, jnp.floating)
+
+
+def test_a_rate_of_zero_stays_zero():
+    for name in schedules.NAMES:
+        np.testing.assert_array_equal(schedules.by_name(name, 0.0, 10)(STEPS), np.zeros(len(STEPS)))
+
+
+def test_traced_options():
+    """Ends, powers, factors and decays may be swept; optax's own exponential decay cannot trace its factor."""
+    for name, option in (("linear", "final"), ("cosine", "final"), ("polynomial", "power"), ("step", "factor"),
+                         ("exponential", "decay")):  # fmt: skip
+
+        def at_seven(value, name=name, option=option):
+            return schedules.by_name(name, 0.5, 10, **{option: value})(7)
+
+        lanes = jax.vmap(at_seven)(jnp.asarray([0.1, 0.3]))
+        each = [at_seven(value) for value in (0.1, 0.3)]
+        np.testing.assert_allclose(lanes, each, rtol=1e-6, err_msg=name)
+
+
 def test_defaults_of_by_name():
     np.testing.assert_allclose(schedules.by_name("exponential", 1.0, 50)(50), 0.01, rtol=1e-5)
     step = schedules.by_name("step", 1.0, 30)
@@ -83,6 +112,11 @@ def test_defaults_of_by_name():
         (lambda: schedules.by_name("warmup", 0.1, 10, warmup_steps=0), "warmup_steps=0"),
         (lambda: schedules.constant("fast"), "learning_rate='fast' must be a finite number"),
         (lambda: schedules.plateau(factor=0.0), "factor=0.0"),
+        (lambda: schedules.plateau(factor=1.5), "factor=1.5"),
+        (lambda: schedules.linear(jnp.asarray(-0.5, jnp.bfloat16), 10), "must be at least 0"),
+        (lambda: schedules.linear(jnp.asarray(jnp.nan, jnp.bfloat16), 10), "must be a finite number"),
+        (lambda: schedules.linear(np.inf, 10), "learning_rate=inf must be a finite number"),
+        (lambda: schedules.linear(True, 10), "learning_rate=True must be a finite number"),
         (lambda: schedules.plateau(patience=-1), "patience=-1"),
         (lambda: schedules.plateau(mode="least"), "mode='least' must be 'min' or 'max'"),
         (lambda: schedules.plateau(min_scale=2.0), "min_scale=2.0"),
