@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import solve_toeplitz
 from scipy.signal import lfilter
+from sklearn.datasets import load_wine
 
 from nnjax.classical import adaline
 from nnjax.classical.adaline import Config, State, init, step, train
@@ -238,3 +239,30 @@ def test_bad_input_is_named():
     for function in (adaline.stability_bound, lambda matrix: adaline.misadjustment(matrix, 0.1)):
         with pytest.raises(ValueError, match=r"correlation has shape \(4, 3\); expected \(d, d\)"):
             function(INPUTS)
+    with pytest.raises(ValueError, match=r"x has shape \(4, 3\); the weights take \(n, 2\)"):
+        adaline.predict(State(np.zeros(2)), np.ones((4, 3)))
+    with pytest.raises(ValueError, match=r"x has shape \(4,\); expected \(n, d\)"):
+        adaline.optimum(np.ones(4), np.ones(4))
+    with pytest.raises(ValueError, match=r"target has shape \(3,\); expected \(4,\)"):
+        adaline.optimum(np.ones((4, 3)), np.ones(3))
+    with pytest.raises(ValueError, match=r"x has shape \(0, 2\); at least one pattern"):
+        step(State(np.zeros(2)), (np.ones((0, 2)), np.ones(0)))
+    with pytest.raises(ValueError, match=r"x has shape \(0, 2\); expected"):
+        adaline.optimum(np.ones((0, 2)), np.ones(0))
+
+
+def test_integer_weights_learn():
+    state, _ = step(State(np.array([0, 0])), (np.array([1, 1]), np.array(1)), learning_rate=0.2)
+    np.testing.assert_allclose(state.weights, [0.2, 0.2], rtol=1e-6)
+
+
+def test_the_optimum_of_raw_units_in_float32():
+    """Wine's columns differ in scale by thousands."""
+    x, y = load_wine(return_X_y=True)
+    x = np.asarray(always_on(x))
+    expected = x.astype("float64") @ np.linalg.lstsq(x.astype("float64"), y, rcond=None)[0]
+    weights = adaline.optimum(x.astype("float32"), y)
+    assert weights.dtype == jnp.float32
+    found = x.astype("float64") @ np.asarray(weights, "float64")
+    assert np.mean((expected - y) ** 2) == pytest.approx(0.0597, abs=1e-4)
+    assert np.mean((found - y) ** 2) == pytest.approx(0.0597, abs=1e-4)

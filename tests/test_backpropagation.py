@@ -386,3 +386,43 @@ def test_bad_input_is_named(name):
     call, words = BAD[name]
     with pytest.raises(ValueError, match=words):
         jax.eval_shape(lambda: call(START, (X, T)))
+
+
+@pytest.mark.parametrize("size", [None, 1, 4], ids=["batch", "online", "mini-batch with a rest"])
+def test_training_weighs_its_examples(size, x64):
+    """Six examples by weight: a step has their weighted mean, and weight zero is no example."""
+    config = bp.Config((3, 4, 2), "tanh", "identity", "cross_entropy")
+    params, (x, y) = _problem(config, n=6)
+    weight = np.array([1, 2, 0, 3, 1, 0.5])
+    run = jax.jit(lambda data: bp.train(bp.start(params), data, config=config, epochs=1, batch_size=size))
+    state, trace = run((x, y, weight))
+    expected = params
+    for first in range(0, 6, size or 6):
+        part = slice(first, first + (size or 6))
+        if weight[part].any():
+            g = autodiff(expected, (x[part], y[part], weight[part]), config)
+            expected = jax.tree.map(lambda w, g: w - 0.1 * g, expected, g)
+    np.testing.assert_allclose(_flat(state.params), _flat(expected), atol=1e-13)
+    np.testing.assert_allclose(trace.loss[0], bp.loss(params, (x, y, weight), config))
+    assert np.abs(_flat(run((x, y))[0].params) - _flat(expected)).max() > 1e-4
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_that_is_no_class_is_seen_in_loss_and_gradient(label):
+    config = bp.Config((3, 2), "tanh", "identity", "cross_entropy")
+    params, (x, y) = _problem(config, dtype="float32")
+    y[0] = label
+    assert np.isnan(bp.loss(params, (x, y), config))
+    assert np.isnan(_flat(gradient(params, (x, y), config))).all()
+    assert np.isnan(bp.deltas(params, (x, y), config)[0][0]).all()
+
+
+def test_integer_weights_learn():
+    config = bp.Config((2, 1))
+    whole = bp.Params((np.array([[1], [0]]),), (np.array([0]),))
+    real = jax.tree.map(lambda w: w.astype("float32"), whole)
+    batch = np.array([[0.25, 0.5]], "float32"), np.array([[1.0]], "float32")
+    (found, _), (expected, _) = (bp.step(bp.start(params), batch, config=config) for params in (whole, real))
+    np.testing.assert_array_equal(_flat(found.params), _flat(expected.params))
+    np.testing.assert_array_equal(bp.forward(whole, batch[0], config)[-1], bp.forward(real, batch[0], config)[-1])
+    assert np.abs(found.params.weights[0][1]) > 0

@@ -203,3 +203,10 @@ def test_bad_input_is_named(sample):
         ((name, value),) = changes.items()
         with pytest.raises(ValueError, match=f"{name}={value}"):
             Config(**{"inputs": 3} | changes)
+
+
+def test_integer_weights_learn():
+    state, _ = step(State(np.array([[1, 0]])), np.array([0.5, 1.0]), learning_rate=0.1, rule="hebb")
+    np.testing.assert_allclose(state.weights, [[1.025, 0.05]], rtol=1e-6)
+    flowed = hebb.oja_flow(np.array([1, 0]), np.array([[1, 0], [0, 2]]), 0.5)
+    np.testing.assert_allclose(flowed, [1.0, 0.0], atol=1e-6)

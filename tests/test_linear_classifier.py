@@ -173,3 +173,25 @@ def test_bad_input_is_named():
         ((name, value),) = changes.items()
         with pytest.raises(ValueError, match=f"{name}={value}"):
             Config(**{"inputs": 3} | changes)
+    for act in (step, lambda params, batch: train(params, batch, epochs=1)):
+        with pytest.raises(ValueError, match=r"x has shape \(0, 6\); at least one picture"):
+            act(params, (x[:0], y[:0]))
+
+
+@pytest.mark.parametrize("rule", linear_classifier.RULES)
+def test_integer_templates_learn(rule):
+    _, batch = random_problem()
+    whole = Params(np.zeros((6, 3), int), np.zeros(3, int))
+    real = Params(np.zeros((6, 3), "float32"), np.zeros(3, "float32"))
+    np.testing.assert_array_equal(scores(whole, batch[0]), scores(real, batch[0]))
+    for act in (step, lambda params, batch, rule: (train(params, batch, epochs=2, rule=rule).params, None)):
+        found, expected = act(whole, batch, rule=rule)[0], act(real, batch, rule=rule)[0]
+        np.testing.assert_array_equal(found.kernel, expected.kernel)
+        assert np.abs(found.kernel).max() > 0
+
+
+def test_pictures_that_fill_no_batch_are_judged_too():
+    x, y = np.array([[1.0], [-1.0], [1.0]]), np.array([1, 0, 0])  # the last contradicts the first
+    start = Params(np.array([[-1.0, 1.0]]), np.zeros(2))
+    assert train(start, (x[:2], y[:2]), epochs=2, batch_size=2).converged
+    assert not train(start, (x, y), epochs=2, batch_size=2).converged

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.datasets import load_diabetes
+from sklearn.datasets import load_diabetes, load_wine
 from sklearn.linear_model import LinearRegression, Ridge
 
 from nnjax.classical import linear_regression as regression
@@ -22,8 +22,7 @@ def _gap(params, weights, bias):
     return max(np.abs(params.weights - weights).max(), np.abs(params.bias - bias).max())
 
 
-@pytest.mark.parametrize("l2", [0.0, 0.01, 1.0])
-@pytest.mark.parametrize("float64", [False, True])
+@pytest.mark.parametrize(("l2", "float64"), [(0.0, True), (1.0, True), (0.01, False)])
 def test_the_closed_form_is_scikit_learns(diabetes, l2, float64):
     x, y = diabetes
     oracle = (Ridge(alpha=l2 * len(x)) if l2 else LinearRegression()).fit(x, y)
@@ -70,20 +69,31 @@ def test_plain_descent_never_goes_up_and_is_a_loop_of_steps(diabetes):
         rate = regression.largest_learning_rate(x, l2=0.1)
         fit = regression.fit(x, y, l2=0.1, epochs=30, accelerated=False)
         assert (np.diff(fit.loss) < 0).all()
-        params = regression.init(None, regression.Config(features=10, outputs=2))
+        params = regression.init(None, regression.Config(inputs=10, outputs=2))
+        step = jax.jit(regression.step)
         for epoch in range(30):
-            params, info = regression.step(params, (x, y), learning_rate=rate, l2=0.1)
+            params, info = step(params, (x, y), learning_rate=rate, l2=0.1)
             np.testing.assert_allclose(info.loss, fit.loss[epoch], rtol=1e-12)
             np.testing.assert_allclose(info.gradient_norm, fit.gradient_norm[epoch], rtol=1e-9)
         assert _gap(fit.params, params.weights, params.bias) < 1e-12
 
 
-def test_the_largest_rate_is_the_edge_of_stability(diabetes):
+def test_the_largest_rate_is_a_little_below_one_over_the_curvature(diabetes):
+    x, _ = diabetes
+    with jax.enable_x64(True):
+        for inputs in (x, x[:6], 1e3 * x):
+            ones = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
+            exact = 1 / (2 * np.linalg.eigvalsh(ones.T @ ones / len(inputs))[-1] + 0.2)
+            rate = regression.largest_learning_rate(inputs, l2=0.1)
+            assert 0.96 * exact < rate <= exact * (1 + 1e-12)
+
+
+def test_beyond_twice_that_rate_descent_diverges(diabetes):
     x, y = diabetes
     with jax.enable_x64(True):
         rate = regression.largest_learning_rate(x, l2=0.1)
         fits = [
-            regression.fit(x, y, l2=0.1, learning_rate=c * rate, epochs=2000, accelerated=False) for c in (1.99, 2.01)
+            regression.fit(x, y, l2=0.1, learning_rate=c * rate, epochs=2000, accelerated=False) for c in (1.98, 2.1)
         ]
     assert fits[0].loss[-1] < fits[0].loss[0]
     assert fits[1].loss[-1] > fits[1].loss[0]
@@ -117,12 +127,12 @@ def test_a_falling_rate_lets_mini_batches_settle(diabetes):
 def test_the_gradient_is_that_of_the_loss(diabetes):
     x, y = diabetes
     with jax.enable_x64(True):
-        params = regression.init(jax.random.key(0), regression.Config(features=10, outputs=2, scale=1.0))
-        loss, gradient = regression.gradient(params, (x, y), l2=0.3)
+        params = regression.init(jax.random.key(0), regression.Config(inputs=10, outputs=2, scale=1.0))
+        loss, gradient = jax.jit(regression.gradient)(params, (x, y), l2=0.3)
         objective = lambda p: (  # noqa: E731
             jnp.mean(jnp.sum((regression.predict(p, x) - y) ** 2, axis=1)) + 0.3 * jnp.sum(p.weights**2)
         )
-        expected, slope = jax.value_and_grad(objective)(params)
+        expected, slope = jax.jit(jax.value_and_grad(objective))(params)
         np.testing.assert_allclose(loss, expected, rtol=1e-12)
         np.testing.assert_allclose(gradient.weights, slope.weights, rtol=1e-10)
         np.testing.assert_allclose(gradient.bias, slope.bias, rtol=1e-10)
@@ -130,26 +140,27 @@ def test_the_gradient_is_that_of_the_loss(diabetes):
 
 def test_it_maps_over_penalties_and_rates_and_compiles_once(diabetes):
     x, y = (np.asarray(a, np.float32) for a in diabetes)
-    penalties = jnp.array([0.1, 1.0, 10.0])
-    path = jax.jit(jax.vmap(lambda l2: regression.fit(x, y, l2=l2, epochs=200)))(penalties)
-    assert path.params.weights.shape == (3, 10, 2)
-    assert path.loss.shape == (3, 200)
-    for weights, penalty in zip(path.params.weights, penalties, strict=True):
-        np.testing.assert_allclose(weights, regression.closed_form(x, y, l2=penalty).weights, atol=1e-4)
+    rates, penalties = jnp.array([0.05, 0.1]), jnp.array([0.1, 1.0])
     before = regression._fit._cache_size()
-    for rate, l2 in ((0.01, 0.1), (0.02, 0.2), (0.03, 0.0)):
-        regression.fit(x, y, learning_rate=rate, l2=l2, epochs=7)
+    alone = [
+        regression.fit(x, y, learning_rate=rate, l2=l2, epochs=7) for rate, l2 in zip(rates, penalties, strict=True)
+    ]
     assert regression._fit._cache_size() == before + 1
-    lanes = jax.vmap(lambda rate: regression.fit(x, y, learning_rate=rate, epochs=7).loss)(jnp.array([0.01, 0.02]))
-    alone = regression.fit(x, y, learning_rate=0.02, epochs=7).loss
-    np.testing.assert_allclose(lanes[1], alone, rtol=1e-5)
+    lanes = jax.vmap(lambda rate, l2: regression.fit(x, y, learning_rate=rate, l2=l2, epochs=7))
+    together = jax.jit(lanes)(rates, penalties)
+    assert together.params.weights.shape == (2, 10, 2)
+    assert together.loss.shape == (2, 7)
+    for lane, fit in enumerate(alone):
+        np.testing.assert_allclose(together.params.weights[lane], fit.params.weights, atol=1e-5)
+    exact = jax.vmap(lambda l2: regression.closed_form(x, y, l2=l2))(penalties)
+    np.testing.assert_allclose(exact.weights[1], regression.closed_form(x, y, l2=1.0).weights, atol=1e-4)
 
 
 def test_one_output_may_come_without_its_axis(diabetes):
     x, y = (np.asarray(a, np.float32) for a in diabetes)
-    flat, column = regression.fit(x, y[:, 0], epochs=5), regression.fit(x, y[:, :1], epochs=5)
-    assert flat.params.weights.shape == (10, 1)
-    np.testing.assert_array_equal(flat.params.weights, column.params.weights)
+    flat, column = regression.closed_form(x, y[:, 0]), regression.closed_form(x, y[:, :1])
+    assert flat.weights.shape == (10, 1)
+    np.testing.assert_array_equal(flat.weights, column.weights)
 
 
 BAD = {
@@ -173,14 +184,64 @@ def test_bad_input_is_named(name):
 
 
 def test_shapes_are_checked_everywhere():
-    params = regression.init(None, regression.Config(features=3))
+    params = regression.init(None, regression.Config(inputs=3))
     with pytest.raises(ValueError, match=r"x of shape \(5, 4\) does not fit weights of shape \(3, 1\)"):
         regression.predict(params, np.ones((5, 4)))
     with pytest.raises(ValueError, match=r"y of shape \(5, 2\) must be \(n, 1\)"):
         regression.step(params, (np.ones((5, 3)), np.ones((5, 2))), learning_rate=0.1)
-    with pytest.raises(ValueError, match="features=0"):
-        regression.init(None, regression.Config(features=0))
+    with pytest.raises(ValueError, match="inputs=0"):
+        regression.init(None, regression.Config(inputs=0))
     with pytest.raises(ValueError, match="needs a key"):
-        regression.init(None, regression.Config(features=2, scale=1.0))
+        regression.init(None, regression.Config(inputs=2, scale=1.0))
     with pytest.raises(ValueError, match="scale=-1"):
-        regression.init(None, regression.Config(features=2, scale=-1.0))
+        regression.init(None, regression.Config(inputs=2, scale=-1.0))
+    with pytest.raises(ValueError, match=r"weights \(3,\) and bias \(\) must be \(d, k\) and \(k,\)"):
+        regression.predict(regression.Params(np.ones(3), np.zeros(())), np.ones((5, 3)))
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-4])
+def test_raw_units_lose_no_direction_in_float32(l2):
+    """Wine's columns differ in scale by thousands."""
+    x, y = load_wine(return_X_y=True)
+    oracle = (Ridge(alpha=l2 * len(x), solver="svd") if l2 else LinearRegression()).fit(x, y)
+    params = regression.closed_form(x.astype("float32"), y.astype("float32"), l2=l2)
+    assert params.weights.dtype == jnp.float32
+    found = np.asarray(regression.predict(params, x.astype("float32")))[:, 0]
+    np.testing.assert_allclose(found, oracle.predict(x), atol=2e-3)
+    np.testing.assert_allclose(np.mean((found - y) ** 2), np.mean((oracle.predict(x) - y) ** 2), rtol=1e-3)
+
+
+def test_constant_columns_and_wide_problems():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 4)).astype("float32")
+    x[:, 2] = 0.1
+    y = x @ np.array([1.0, 2.0, 3.0, 4.0], "float32")
+    np.testing.assert_allclose(regression.closed_form(x, y).weights[:, 0], [1, 2, 0, 4], atol=1e-4)
+    wide, target = rng.normal(size=(5, 8)), rng.normal(size=5)
+    wide[1] = wide[0]  # a contradiction: both errors weigh the same
+    with jax.enable_x64(True):
+        found = regression.closed_form(wide, target).weights[:, 0]
+        expected = np.linalg.pinv(wide - wide.mean(0)) @ (target - target.mean())
+        np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
+def test_targets_in_the_thousands_converge_in_float32(diabetes):
+    x, y = diabetes
+    x = ((x - x.mean(axis=0)) @ np.diag([1, 1, 1, 1, 0, 0, 1, 1, 0, 1])).astype("float32")
+    fit = regression.fit(x, (1000 * y).astype("float32"), epochs=400)
+    assert fit.converged
+    best = regression.closed_form(x, (1000 * y).astype("float32"))
+    np.testing.assert_allclose(regression.predict(fit.params, x), regression.predict(best, x), rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [np.float32(-1), float("nan"), jnp.float32(-1)], ids=["numpy", "nan", "jax"])
+@pytest.mark.parametrize("name", ["l2", "learning_rate", "tolerance"])
+def test_rates_of_every_type_are_checked(name, value):
+    with pytest.raises(ValueError, match=f"{name}="):
+        regression.fit(np.ones((4, 2)), np.ones(4), **{name: value})
+
+
+def test_starts_have_the_dtype_that_is_asked_for():
+    config = regression.Config(inputs=2, outputs=3, scale=1.0)
+    params = regression.init(jax.random.key(0), config, jnp.float16)
+    assert params.weights.dtype == params.bias.dtype == jnp.float16

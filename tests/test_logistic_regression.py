@@ -36,11 +36,10 @@ def test_the_optimum_is_scikit_learns(name, classes, c):
         np.testing.assert_array_equal(regression.classify(fit.params, x), oracle.predict(x))
 
 
-@pytest.mark.parametrize(("name", "classes"), [("breast_cancer", 2), ("iris", 3)])
-def test_float32_gets_there_too(name, classes):
-    x, y = problem(name)
+def test_float32_gets_there_too():
+    x, y = problem("iris")
     oracle = LogisticRegression(C=0.1, tol=1e-9, max_iter=20_000).fit(x, y)
-    fit = regression.fit(x.astype(np.float32), y, classes=classes, l2=5 / len(x))
+    fit = regression.fit(x.astype(np.float32), y, classes=3, l2=5 / len(x))
     assert fit.converged
     assert fit.params.weights.dtype == jnp.float32
     assert _gap(fit.params, oracle) < 1e-4
@@ -69,10 +68,12 @@ def test_mini_batches_come_near():
 def test_separable_classes_without_a_penalty_are_reported_as_not_converged():
     x, y = problem("iris")
     two = y < 2
-    fits = [regression.fit(x[two], y[two], epochs=epochs) for epochs in (200, 2000)]
-    assert not any(fit.converged for fit in fits)
-    assert np.linalg.norm(fits[1].params.weights) > 1.3 * np.linalg.norm(fits[0].params.weights)
-    assert (regression.classify(fits[0].params, x[two]) == y[two]).all()
+    fit = regression.fit(x[two], y[two], epochs=2000)
+    assert not fit.converged
+    assert fit.epochs == 2000
+    assert (regression.classify(fit.params, x[two]) == y[two]).all()
+    # The loss has no least value: it goes on falling towards 0, where no weights are.
+    assert 0 < fit.loss[-1] < 0.5 * fit.loss[1000]
 
 
 def test_the_gradient_of_a_logistic_unit_is_the_input_times_s_minus_y():
@@ -90,55 +91,53 @@ def test_the_gradient_is_that_of_the_loss(classes):
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         x, y = rng.normal(size=(20, 3)), rng.integers(0, classes, 20)
-        params = regression.init(jax.random.key(0), regression.Config(features=3, classes=classes, scale=1.0))
+        params = regression.init(jax.random.key(0), regression.Config(inputs=3, classes=classes, scale=1.0))
 
         def objective(params):
             z = regression.logits(params, x)
             z = z if classes > 2 else jnp.concatenate([jnp.zeros_like(z), z], axis=1)
             return jnp.mean(losses.cross_entropy(z, y)) + 0.3 * jnp.sum(params.weights**2)
 
-        loss, gradient = regression.gradient(params, (x, y), l2=0.3)
-        expected, slope = jax.value_and_grad(objective)(params)
+        loss, gradient = jax.jit(regression.gradient)(params, (x, y), l2=0.3)
+        expected, slope = jax.jit(jax.value_and_grad(objective))(params)
         np.testing.assert_allclose(loss, expected, rtol=1e-12)
         np.testing.assert_allclose(gradient.weights, slope.weights, atol=1e-12)
         np.testing.assert_allclose(gradient.bias, slope.bias, atol=1e-12)
-        moved, info = regression.step(params, (x, y), learning_rate=0.2, l2=0.3)
+        moved, info = jax.jit(regression.step)(params, (x, y), learning_rate=0.2, l2=0.3)
         np.testing.assert_allclose(moved.weights, params.weights - 0.2 * gradient.weights, atol=1e-12)
         np.testing.assert_allclose(info.loss, loss)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_huge_scores_stay_finite(classes):
-    params = regression.init(None, regression.Config(features=1, classes=classes))
+def test_huge_scores_stay_finite_and_a_label_that_is_no_class_is_seen(classes):
+    params = regression.init(None, regression.Config(inputs=1, classes=classes))
     params = params._replace(weights=params.weights.at[:, -1].set(1e4))
-    loss, gradient = regression.gradient(params, (np.array([[1.0], [-1.0]], np.float32), np.array([0, classes - 1])))
+    x, gradient = np.array([[1.0], [-1.0]], np.float32), jax.jit(regression.gradient)
+    loss, slope = gradient(params, (x, np.array([0, classes - 1])))
     np.testing.assert_allclose(loss, 1e4, rtol=1e-3)
-    assert np.isfinite(gradient.weights).all()
+    assert np.isfinite(slope.weights).all()
+    for label in (-1, classes):
+        loss, slope = gradient(params, (x, np.array([0, label])))
+        assert np.isnan(loss)
+        assert np.isnan(slope.weights).all()
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_a_label_that_is_no_class_is_seen(classes):
-    fit = regression.fit(np.eye(4, dtype=np.float32), np.array([0, 1, 7, 0]), classes=classes, epochs=3)
-    assert np.isnan(fit.loss).all()
-    assert not fit.converged
-
-
-def test_it_maps_over_penalties_and_compiles_once():
+def test_it_maps_over_penalties_and_rates_and_compiles_once():
     x, y = problem("iris")
     x = x.astype(np.float32)
-    penalties = jnp.array([0.01, 0.1])
-    path = jax.jit(jax.vmap(lambda l2: regression.fit(x, y, classes=3, l2=l2, epochs=200)))(penalties)
-    assert path.params.weights.shape == (2, 4, 3)
-    alone = regression.fit(x, y, classes=3, l2=0.1, epochs=200)
-    np.testing.assert_allclose(path.params.weights[1], alone.params.weights, atol=1e-4)
+    rates, penalties = jnp.array([0.1, 0.2]), jnp.array([0.01, 0.1])
     before = regression._fit._cache_size()
-    for rate, l2 in ((0.01, 0.1), (0.02, 0.2), (0.03, 0.0)):
+    alone = [
         regression.fit(x, y, classes=3, learning_rate=rate, l2=l2, epochs=7)
+        for rate, l2 in zip(rates, penalties, strict=True)
+    ]
     assert regression._fit._cache_size() == before + 1
-    lanes = jax.vmap(lambda rate: regression.fit(x, y, classes=3, learning_rate=rate, epochs=7).loss)(
-        jnp.array([0.01, 0.02])
-    )
-    np.testing.assert_allclose(lanes[1], regression.fit(x, y, classes=3, learning_rate=0.02, epochs=7).loss, rtol=1e-5)
+    lanes = jax.vmap(lambda rate, l2: regression.fit(x, y, classes=3, learning_rate=rate, l2=l2, epochs=7))
+    together = jax.jit(lanes)(rates, penalties)
+    assert together.params.weights.shape == (2, 4, 3)
+    assert together.loss.shape == (2, 7)
+    for lane, fit in enumerate(alone):
+        np.testing.assert_allclose(together.params.weights[lane], fit.params.weights, atol=1e-5)
 
 
 BAD = {
@@ -163,8 +162,14 @@ def test_bad_input_is_named(name):
 
 
 def test_shapes_are_checked_everywhere():
-    params = regression.init(None, regression.Config(features=3, classes=3))
+    params = regression.init(None, regression.Config(inputs=3, classes=3))
     with pytest.raises(ValueError, match=r"x of shape \(5, 4\) does not fit"):
         regression.logits(params, np.ones((5, 4)))
     with pytest.raises(ValueError, match="learning_rate=-1 must be positive"):
         regression.step(params, (np.ones((5, 3)), np.zeros(5, int)), learning_rate=-1)
+    with pytest.raises(ValueError, match="inputs=0"):
+        regression.Config(inputs=0)
+    with pytest.raises(ValueError, match="classes=1"):
+        regression.Config(inputs=2, classes=1)
+    half = regression.init(None, regression.Config(inputs=3), jnp.float16)
+    assert half.weights.dtype == half.bias.dtype == jnp.float16

@@ -120,3 +120,8 @@ def test_bad_input_is_named():
     for n in (0, 21):
         with pytest.raises(ValueError, match=f"n={n}"):
             units.all_inputs(n)
+
+
+def test_integer_weights_take_fractions():
+    layer = units.Layer(np.array([[1], [1]]), np.array([1]))
+    np.testing.assert_array_equal(units.fire(layer, [[0.5, 0.6], [0.5, 0.4]]), [[1.0], [0.0]])

@@ -272,3 +272,26 @@ def test_a_learned_gate_is_a_threshold_unit():
         weights = train(zeros(3), (always_on(all_inputs(2)), target), epochs=20).state.weights
         unit = mcculloch_pitts.Layer(weights[1:, None], -weights[:1])
         np.testing.assert_array_equal(mcculloch_pitts.fire(unit, all_inputs(2))[:, 0], target)
+
+
+def test_shapes_are_checked_everywhere():
+    x = np.ones((4, 3))
+    with pytest.raises(ValueError, match=r"x has shape \(4, 3\); the weights take \(n, 2\)"):
+        perceptron.predict(zeros(2), x)
+    with pytest.raises(ValueError, match=r"x has shape \(4, 3\); the weights take \(n, 2\)"):
+        perceptron.classify(zeros(2, 2), x)
+    with pytest.raises(ValueError, match=r"weights has shape \(3,\); classes need"):
+        perceptron.classify(zeros(3), x)
+    for act in (step, lambda state, batch: train(state, batch, epochs=1)):
+        with pytest.raises(ValueError, match=r"x has shape \(0, 3\); at least one pattern"):
+            act(zeros(3), (np.ones((0, 3)), np.ones(0)))
+
+
+def test_integer_weights_learn():
+    start, options = State(np.array([0, 0])), {"learning_rate": 0.2, "threshold": 0.5}
+    result = train(start, (all_inputs(2), AND), epochs=10, **options)
+    assert result.converged
+    np.testing.assert_array_equal(perceptron.predict(result.state, all_inputs(2), threshold=0.5), AND)
+    state, _ = step(start, (np.array([1, 1]), np.array(1)), **options)
+    np.testing.assert_allclose(state.weights, [0.2, 0.2], rtol=1e-6)
+    assert perceptron.predict(State(np.array([1, 1])), [0.5, 0.25], threshold=0.7) == 1

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nnjax.types import Array, Key
 
@@ -52,37 +53,47 @@ Objective = Callable[[Params, Array, Array], tuple[Array, Params]]
 """``(params, x, y) -> (loss, gradient)``: penalized mean loss over these examples."""
 
 
-def draw(key: Key | None, features: int, outputs: int, scale: float) -> Params:
-    """Weights from N(0, scale^2), zeros at scale 0, and a bias of zeros."""
-    if features < 1 or outputs < 1:
-        raise ValueError(f"features={features} and outputs={outputs} must be positive")
-    if scale < 0:
+def check_config(*, scale: float, **sizes: int) -> None:
+    """ValueError for a size below 1 or a negative scale."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}={size} must be at least 1")
+    if not scale >= 0:
         raise ValueError(f"scale={scale} must not be negative")
-    weights = jnp.zeros((features, outputs))
+
+
+def draw(key: Key | None, inputs: int, outputs: int, scale: float, dtype: Any = float) -> Params:
+    """Weights from N(0, scale^2), zeros at scale 0, and a bias of zeros."""
+    dtype = jnp.result_type(dtype)
+    weights = jnp.zeros((inputs, outputs), dtype)
     if scale > 0:
         if key is None:
             raise ValueError(f"scale={scale} draws weights and needs a key")
-        weights = scale * jax.random.normal(key, weights.shape)
-    return Params(weights, jnp.zeros(outputs))
+        weights = scale * jax.random.normal(key, weights.shape, dtype)
+    return Params(weights, jnp.zeros(outputs, dtype))
 
 
 def examples(x: Array, y: Array, params: Params | None) -> Array:
     """Inputs (n, d) as floating numbers, their shape checked against targets and parameters."""
     x, y = jnp.asarray(x), jnp.asarray(y)
     if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(f"x of shape {x.shape} must be (n, d) with at least one example and one feature")
+        raise ValueError(f"x of shape {x.shape} must be (n, d) with at least one example and one input")
     if y.ndim == 0 or len(y) != len(x):
         raise ValueError(f"y of shape {y.shape} must have one entry for each of the {len(x)} rows of x")
+    if params is not None and (params.weights.ndim != 2 or params.bias.shape != params.weights.shape[1:]):
+        raise ValueError(f"weights {params.weights.shape} and bias {params.bias.shape} must be (d, k) and (k,)")
     if params is not None and params.weights.shape[0] != x.shape[1]:
         raise ValueError(f"x of shape {x.shape} does not fit weights of shape {params.weights.shape}")
     return x.astype(jnp.result_type(float, x))
 
 
 def check_rates(**values: Array | float | None) -> None:
-    """ValueError where a number known now is out of range: below 0, or 0 for a learning rate; traced ones pass."""
+    """ValueError where a number known now is out of range: below 0, 0 for a learning rate, or NaN; traced ones pass."""
     for name, value in values.items():
-        bad = isinstance(value, int | float) and (value < 0 or (value == 0 and name == "learning_rate"))
-        if bad:
+        if value is None or isinstance(value, jax.core.Tracer):
+            continue
+        known = np.asarray(value)
+        if not np.all(known > 0 if name == "learning_rate" else known >= 0):
             raise ValueError(f"{name}={value} must be {'positive' if name == 'learning_rate' else 'at least 0'}")
 
 
@@ -99,7 +110,7 @@ def check_sizes(n: int, epochs: int, batch_size: int | None, key: Key | None) ->
 
 
 def default_tolerance(dtype: Any) -> float:
-    """Gradient norm that counts as zero: about what rounding leaves of it in float32; far less in double."""
+    """Gradient norm, over 1 or the first, that counts as zero: what rounding leaves in float32, less in double."""
     return 1e-10 if dtype == jnp.float64 else 1e-6
 
 
@@ -157,7 +168,7 @@ def descend(
     *,
     learning_rate: Array,
     epochs: int,
-    tolerance: Array | float,
+    tolerance: Array | float | None,
     accelerated: bool,
     batch_size: int | None = None,
     decay: Array | float = 0.0,
@@ -167,8 +178,11 @@ def descend(
 
     Full batch, an epoch is a step, by default with momentum that starts again when it leads uphill (Nesterov,
     1983; O'Donoghue and Candes, 2015). In mini-batches an epoch is a pass without replacement, the rest of a
-    division left out, at the rate learning_rate / (1 + decay epoch).
+    division left out, at the rate learning_rate / (1 + decay epoch). Without a tolerance, `default_tolerance` times
+    the norm of the first gradient where that is above 1, so that targets may be in large units.
     """
+    if tolerance is None:
+        tolerance = default_tolerance(x.dtype) * jnp.maximum(1, norm(objective(start, x, y)[1]))
 
     def epoch(state: _State, number: Array) -> tuple[_State, Info]:
         loss, gradient = objective(state.ahead, x, y)

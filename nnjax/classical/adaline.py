@@ -1,8 +1,12 @@
-"""ADALINE: an adaptive linear unit, and its first product, the echo canceller (Widrow and Hoff, 1960).
+"""ADALINE: an adaptive linear unit (Widrow and Hoff, 1960), and what it came to be used for, the echo canceller.
 
     e = t - x w                      the error before any threshold: the step shrinks near the goal
-    w <- w + learning_rate e x       least mean squares (LMS); Widrow and Hoff write 2 mu for the learning rate
+    w <- w + learning_rate e x       least mean squares (LMS)
     w <- w + learning_rate e x / |x|^2                            normalized LMS (Nagumo and Noda, 1967)
+
+In 1960 each pattern changed all weights by equal amounts, so as to take away its error or a share of it: for inputs
+of +1 and -1 that is the normalized rule. Widrow's later books and papers write the plain one, with 2 mu for the
+learning rate. The adaptive echo canceller is of Sondhi (1967).
 
 Online, pattern by pattern; in a batch, one change by the mean over the patterns, which is gradient descent on half
 the mean squared error, converges to `optimum` and bursts from `stability_bound` on. A bias is the weight of an input
@@ -17,8 +21,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from nnjax.classical import least_squares
-from nnjax.classical.perceptron import Config, State, as_patterns, init, net_input
-from nnjax.types import Array, Key
+from nnjax.classical.perceptron import Config, State, as_inputs, as_patterns, init, net_input
+from nnjax.types import Array, Key, floating
 
 __all__ = [
     "Config",
@@ -70,9 +74,9 @@ class Result(NamedTuple):
 
 
 def predict(state: State, x: ArrayLike) -> Array:
-    """Class of each pattern, 1 where x w >= 0, else -1: (n, d) to (n,) or (n, units)."""
-    weights = jnp.asarray(state.weights)
-    net = net_input(weights, jnp.asarray(x).astype(weights.dtype))
+    """Class of each pattern, 1 where x w >= 0, else -1: (n, d) to (n,) or (n, units); ValueError if x does not fit."""
+    weights, x = as_inputs(state.weights, x)
+    net = net_input(weights, x)
     return jnp.where(net >= 0, 1, -1).astype(weights.dtype)
 
 
@@ -190,15 +194,26 @@ def _train(
 
 
 def optimum(x: ArrayLike, target: ArrayLike) -> Array:
-    """Weights of least mean squared error, the shortest of them: (d,) or (d, units).
+    """Weights of least mean squared error: (d,) or (d, units), whatever units the columns of x have.
+
+    Where they are not unique: see `nnjax.classical.least_squares.equilibrated`.
 
     In signal processing, the Wiener solution for the signals' own sample correlations.
 
     Args:
       x: (n, d).
       target: (n,) or (n, units).
+
+    Raises:
+      ValueError: the shapes disagree, or there is no pattern.
     """
-    return least_squares.min_norm(x, jnp.asarray(target).astype(jnp.result_type(float, target)))
+    x, target = floating(x), floating(target)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"x has shape {x.shape}; expected (n, d) with at least one pattern and one input")
+    if target.ndim not in (1, 2) or target.shape[0] != x.shape[0]:
+        raise ValueError(f"target has shape {target.shape}; expected ({len(x)},) or ({len(x)}, units)")
+    weights = least_squares.equilibrated(x, target.reshape(len(x), -1))
+    return weights.reshape(x.shape[1:] + target.shape[1:])
 
 
 def correlation(x: ArrayLike) -> Array:

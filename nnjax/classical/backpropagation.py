@@ -31,7 +31,7 @@ import numpy as np
 
 from nnjax import activations, initializers, losses
 from nnjax.naming import choose
-from nnjax.types import Array, Key, PyTree
+from nnjax.types import Array, Key, PyTree, floating
 
 SLOPES: dict[str, Callable[[Array], Array]] = {
     "logistic": lambda o: o * (1 - o),
@@ -135,8 +135,8 @@ def init(key: Key, config: Config, *, dtype: Any = float) -> State:
 
 
 def start(params: Params) -> State:
-    """The state that training starts from with given parameters."""
-    params = jax.tree.map(jnp.asarray, params)
+    """The state that training starts from with given parameters; integers become floating numbers."""
+    params = jax.tree.map(floating, params)
     return State(params, jax.tree.map(jnp.zeros_like, params))
 
 
@@ -168,7 +168,8 @@ def loss(params: Params, batch: tuple[Array, ...], config: Config) -> Array:
 
     Args:
       params: the net's.
-      batch: x (n, d_in) and y, (n, k) targets or (n,) integer labels for cross_entropy; perhaps also weights (n,).
+      batch: x (n, d_in) and y, (n, k) targets or (n,) integer labels for cross_entropy, NaN where a label is no class;
+        perhaps also weights (n,).
       config: the net.
     """
     output = forward(params, batch[0], config)[-1]
@@ -257,7 +258,7 @@ def step(
 
 def train(
     state: State,
-    data: tuple[Array, Array],
+    data: tuple[Array, ...],
     key: Key | None = None,
     *,
     config: Config,
@@ -272,7 +273,8 @@ def train(
 
     Args:
       state: from `init` or `start`.
-      data: x (n, d_in) and y as for `loss`.
+      data: x (n, d_in) and y as for `loss`; perhaps also weights (n,), by which every batch's mean is weighed. A batch
+        whose weights are all zero has no gradient.
       key: a new order of the examples every epoch; None keeps the given order.
       config: the net.
       epochs: passes over the data.
@@ -301,7 +303,8 @@ def train(
             return data
         first = (update % parts) * size
         index = jax.lax.dynamic_slice(order, (first,), (size,))
-        return data[0][index], data[1][index], first + jnp.arange(size) < n
+        real = first + jnp.arange(size) < n
+        return data[0][index], data[1][index], data[2][index] * real if len(data) > 2 else real
 
     def shuffled(update: Array, order: Array) -> Array:
         if key is None or size == n:
@@ -322,7 +325,7 @@ def train(
         params = carry[0].params
         return carry, (loss(params, data, config), _worst(params, data, config), watch(params))
 
-    data = (jnp.asarray(data[0]), jnp.asarray(data[1]))
+    data = tuple(map(jnp.asarray, data))
     ends = (jnp.array((0, *marks[:-1])), jnp.array(marks))
     (state, _), (mean, worst, watched) = jax.lax.scan(segment, (state, fixed), ends)
     below = worst < tolerance
@@ -383,7 +386,7 @@ def _inputs(params: Params, x: Array, config: Config) -> Array:
         raise ValueError(f"params has weights {found[0]} and biases {found[1]}; sizes={config.sizes} asks for {shapes}")
     if x.ndim != 2 or x.shape[1] != config.sizes[0]:
         raise ValueError(f"x must have shape (n, {config.sizes[0]}), got {x.shape}")
-    return x.astype(jnp.result_type(params.weights[0]))
+    return x.astype(floating(params.weights[0]).dtype)
 
 
 def _labels(output: Array, y: Array) -> Array:
@@ -399,7 +402,8 @@ def _targets(output: Array, batch: tuple[Array, ...], config: Config) -> tuple[A
     if config.loss == "cross_entropy":
         allowed += f" or integers ({n},)"
         if jnp.issubdtype(y.dtype, jnp.integer) and y.shape == (n,):
-            y = jax.nn.one_hot(y, k, dtype=output.dtype)
+            # Like the loss, the gradient of a label that is no class is NaN.
+            y = jnp.where((y[:, None] < 0) | (y[:, None] >= k), jnp.nan, jax.nn.one_hot(y, k, dtype=output.dtype))
     if y.shape != (n, k):
         raise ValueError(f"y must have shape {allowed}, got {y.shape}")
     if len(batch) < 3:
@@ -408,4 +412,5 @@ def _targets(output: Array, batch: tuple[Array, ...], config: Config) -> tuple[A
     if weight.shape != (n,):
         raise ValueError(f"weights of the examples must have shape ({n},), got {weight.shape}")
     weight = weight.astype(output.dtype)
-    return y.astype(output.dtype), weight / jnp.sum(weight)
+    total = jnp.sum(weight)
+    return y.astype(output.dtype), weight / jnp.where(total == 0, 1, total)

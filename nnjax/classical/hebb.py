@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from nnjax.naming import choose
-from nnjax.types import Array, Key
+from nnjax.types import Array, Key, floating
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def oja_flow(weights: ArrayLike, covariance: ArrayLike, times: ArrayLike) -> Arr
     Raises:
       ValueError: the shapes disagree.
     """
-    weights, covariance = jnp.asarray(weights), jnp.asarray(covariance)
+    weights, covariance = floating(weights), floating(covariance)
     if weights.ndim != 1 or covariance.shape != (weights.shape[0],) * 2:
         raise ValueError(f"weights {weights.shape} and covariance {covariance.shape} must be (d,) and (d, d)")
     times = jnp.asarray(times, weights.dtype)[..., None]
@@ -250,8 +250,8 @@ def oja_flow(weights: ArrayLike, covariance: ArrayLike, times: ArrayLike) -> Arr
 
 
 def _patterns(state: State, batch: ArrayLike) -> tuple[Array, Array]:
-    """Weights (units, inputs) and patterns (n, inputs) of their dtype."""
-    weights, patterns = jnp.asarray(state.weights), jnp.asarray(batch)
+    """Weights (units, inputs) as floating numbers, and patterns (n, inputs) of their dtype."""
+    weights, patterns = floating(state.weights), jnp.asarray(batch)
     if weights.ndim != 2:
         raise ValueError(f"weights has shape {weights.shape}; expected (receiving units, sending units)")
     if patterns.ndim not in (1, 2) or patterns.shape[-1] != weights.shape[1]:

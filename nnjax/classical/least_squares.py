@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from nnjax.types import Array
+from nnjax.types import Array, floating
 
 
 class Spectrum(NamedTuple):
@@ -55,7 +55,7 @@ def decompose(gram: ArrayLike, *, cutoff: ArrayLike | None = None) -> Spectrum:
     Raises:
         ValueError: if `gram` is not a square matrix.
     """
-    gram = _floating(gram)
+    gram = floating(gram)
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
         raise ValueError(f"expected a square matrix, got shape {gram.shape}")
     values, vectors = jnp.linalg.eigh(gram)
@@ -115,6 +115,38 @@ def ridge(x: ArrayLike, y: ArrayLike, penalty: ArrayLike, *, cutoff: ArrayLike |
     return _solve(x, y, _ridge_filter(penalty, jnp.shape(x)[0]), cutoff)
 
 
+def equilibrated(x: ArrayLike, y: ArrayLike, penalty: ArrayLike = 0.0) -> Array:
+    """The minimizer of `ridge` for columns of very different units, as raw measurements have them, in float32 too.
+
+    For n > p the matrix of the normal equations is brought to a diagonal of ones first, so that no direction falls
+    below the cutoff for its units alone; and with a penalty, which leaves no null directions, there is no cutoff. Where
+    the minimizer is not unique it is the shortest for n <= p; for n > p, the shortest in units of each column's norm.
+
+    Args:
+        x: (n, p), either orientation.
+        y: (n, k).
+        penalty: scalar, may be traced.
+
+    Returns:
+        (p, k).
+    """
+    x, y = floating(x), floating(y)
+    wide = x.shape[0] <= x.shape[1]
+    gram = _matmul(x, x.T) if wide else _matmul(x.T, x)
+    shift = x.shape[0] * jnp.asarray(penalty, gram.dtype)
+    gram = gram + shift * jnp.eye(len(gram), dtype=gram.dtype)
+    # Rows must keep their lengths: where they contradict one another, scaling would weigh their errors.
+    length = jnp.ones(len(gram), gram.dtype) if wide else jnp.sqrt(jnp.diagonal(gram))
+    length = jnp.where(length == 0, 1, length)[:, None]
+    scaled = gram / (length * length.T)
+    # The Frobenius norm is at least the largest eigenvalue and at most sqrt(rank) times it.
+    cutoff = jnp.where(shift > 0, 0, jnp.finfo(gram.dtype).eps * len(gram) * jnp.linalg.norm(scaled))
+    spectrum = decompose(scaled, cutoff=cutoff)
+    columns = y if wide else _matmul(x.T, y)
+    solution = _apply(spectrum, lambda s: 1 / s, columns / length) / length
+    return _matmul(x.T, solution) if wide else solution
+
+
 def gradient_flow(x: ArrayLike, y: ArrayLike, times: ArrayLike, *, cutoff: ArrayLike | None = None) -> Array:
     """Solution at each time of db/dt = X'(y - X b) / n, b(0) = 0: gradient flow on (1/2n) |y - X b|^2.
 
@@ -154,7 +186,7 @@ def _leading(s: Array, ndim: int) -> Array:
 
 def _solve(x: ArrayLike, y: ArrayLike, gains: Filter, cutoff: ArrayLike | None) -> Array:
     """Weights X' U f(s) U' y, or the same as V f(s) V' X'y where p < n."""
-    x, y = _floating(x), _floating(y)
+    x, y = floating(x), floating(y)
     columns = y[:, None] if y.ndim == 1 else y
     n, p = x.shape
     if n <= p:
@@ -173,10 +205,6 @@ def _apply(spectrum: Spectrum, gains: Filter, columns: Array) -> jax.Array:
     projected = _matmul(spectrum.vectors.T, columns)
     filtered = jnp.einsum("...j,jk->...jk", f, projected)
     return jnp.einsum("ij,...jk->...ik", spectrum.vectors, filtered, precision="highest")
-
-
-def _floating(x: ArrayLike) -> jax.Array:
-    return jnp.asarray(x, jnp.result_type(float, x))
 
 
 def _matmul(a: Array, b: Array) -> jax.Array:

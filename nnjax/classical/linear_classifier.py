@@ -9,6 +9,7 @@ Column k of W is the template of class k: weighed by it, pixel by pixel, a pictu
                  learning rate over n (the multi-class perceptron: Duda and Hart, 1973; Crammer and Singer, 2003)
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from jax.typing import ArrayLike
 
 from nnjax import losses
 from nnjax.naming import choose
-from nnjax.types import Array, Key
+from nnjax.types import Array, Key, floating
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Result(NamedTuple):
 
     Attributes:
       params: after the last epoch.
-      converged: () bool, no picture was classified wrongly during the last epoch.
+      converged: () bool, no picture was classified wrongly during the last epoch, nor is any after it, those that
+        did not fill a batch among them.
       losses, errors: (epochs,), means over each epoch while learning.
     """
 
@@ -107,8 +109,8 @@ def scores(params: Params, x: ArrayLike) -> Array:
     Raises:
       ValueError: the pictures have another number of pixels than the templates.
     """
-    kernel = jnp.asarray(params.kernel)
-    return _scores(params, _flat(x, kernel))
+    kernel = floating(params.kernel)
+    return _scores(Params(kernel, params.bias), _flat(x, kernel))
 
 
 def predict(params: Params, x: ArrayLike) -> Array:
@@ -149,11 +151,12 @@ def step(
       rule: ``softmax`` or ``perceptron``.
 
     Raises:
-      ValueError: the shapes disagree, labels are no integers or (not traced) no classes, or the rule is unknown.
+      ValueError: the shapes disagree, there is no picture, labels are no integers or (not traced) no classes, or the
+        rule is unknown.
     """
     choose("rule", rule, _LOSSES)
     x, y = _checked(params, batch)
-    return _step(Params(*map(jnp.asarray, params)), x, y, learning_rate, rule=rule)
+    return _step(Params(*map(floating, params)), x, y, learning_rate, rule=rule)
 
 
 @partial(jax.jit, static_argnames="rule")
@@ -197,7 +200,7 @@ def train(
         raise ValueError(f"epochs={epochs} must be at least 1")
     if not 1 <= size <= len(x):
         raise ValueError(f"batch_size={size} must lie between 1 and the number of pictures, {len(x)}")
-    start = Params(*map(jnp.asarray, params))
+    start = Params(*map(floating, params))
     return _train(start, x, y, key, learning_rate, epochs=epochs, size=size, rule=rule)
 
 
@@ -219,12 +222,13 @@ def _train(
 
     last, info = jax.lax.scan(epoch, params, jnp.arange(epochs))
     errors = jnp.mean(info.error, axis=1)
-    return Result(last, errors[-1] == 0, jnp.mean(info.loss, axis=1), errors)
+    left = jnp.mean(losses.zero_one(_scores(last, x), y))
+    return Result(last, (errors[-1] == 0) & (left == 0), jnp.mean(info.loss, axis=1), errors)
 
 
 def _flat(x: ArrayLike, kernel: Array) -> Array:
     x = jnp.asarray(x)
-    flat = x.reshape(len(x), -1) if x.ndim > 1 else x
+    flat = x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim > 1 else x
     if flat.ndim != 2 or flat.shape[1] != kernel.shape[0]:
         raise ValueError(f"x has shape {x.shape}; expected (n, ...) with {kernel.shape[0]} pixels a picture")
     return flat.astype(kernel.dtype)
@@ -236,12 +240,14 @@ def _scores(params: Params, x: Array) -> Array:
 
 
 def _checked(params: Params, batch: tuple[ArrayLike, ArrayLike]) -> tuple[Array, Array]:
-    kernel, bias = jnp.asarray(params.kernel), jnp.asarray(params.bias)
+    kernel, bias = floating(params.kernel), floating(params.bias)
     if kernel.ndim != 2 or bias.shape != kernel.shape[1:]:
         raise ValueError(f"kernel {kernel.shape} and bias {bias.shape} must be (d, k) and (k,)")
     x, y = _flat(batch[0], kernel), jnp.asarray(batch[1])
+    if len(x) == 0:
+        raise ValueError(f"x has shape {jnp.shape(batch[0])}; at least one picture is needed")
     if y.shape != x.shape[:1] or not jnp.issubdtype(y.dtype, jnp.integer):
         raise ValueError(f"labels of shape {y.shape} and dtype {y.dtype} must be integers, ({len(x)},)")
-    if not isinstance(y, jax.core.Tracer) and y.size and not 0 <= int(y.min()) <= int(y.max()) < kernel.shape[1]:
+    if not isinstance(y, jax.core.Tracer) and not 0 <= int(y.min()) <= int(y.max()) < kernel.shape[1]:
         raise ValueError(f"labels reach from {y.min()} to {y.max()}; expected 0 to {kernel.shape[1] - 1}")
     return x, y

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +22,10 @@ from nnjax.classical._convex_descent import (
     Fit,
     Info,
     Params,
+    check_config,
     check_rates,
     check_sizes,
     curvature,
-    default_tolerance,
     descend,
     draw,
     examples,
@@ -44,19 +45,23 @@ class Config:
     """What is static.
 
     Attributes:
-        features: inputs d.
+        inputs: inputs d.
         outputs: outputs k.
         scale: standard deviation of the first weights; 0 starts at zero, which loses nothing here.
     """
 
-    features: int
+    inputs: int
     outputs: int = 1
     scale: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse sizes that are no sizes."""
+        check_config(inputs=self.inputs, outputs=self.outputs, scale=self.scale)
 
-def init(key: Key | None, config: Config) -> Params:
-    """First parameters: weights (d, k) from N(0, scale^2), bias (k,) zero; ValueError for impossible sizes."""
-    return draw(key, config.features, config.outputs, config.scale)
+
+def init(key: Key | None, config: Config, dtype: Any = float) -> Params:
+    """First parameters: weights (d, k) from N(0, scale^2), bias (k,) zero; ValueError: a scale needs a key."""
+    return draw(key, config.inputs, config.outputs, config.scale, dtype)
 
 
 def predict(params: Params, x: Array) -> Array:
@@ -105,6 +110,8 @@ def step(
 def largest_learning_rate(x: Array, *, l2: Array | float = 0.0, batch_size: int | None = None) -> Array:
     """1 / L, L a bound on the loss's curvature (of any one example's, in mini-batches): such steps never go up, ().
 
+    In mini-batches it is the batch's own loss that never goes up, not that over all examples.
+
     Args:
         x: (n, d).
         l2: penalty.
@@ -140,7 +147,7 @@ def fit(
         learning_rate: of full-batch or mini-batch steps, may be traced; default `largest_learning_rate`.
         epochs: passes over the data, static; full batch, a step each.
         tolerance: Euclidean norm of the gradient over all examples below which nothing moves any more; default
-            1e-6 in float32, 1e-10 in float64.
+            1e-6 in float32, 1e-10 in float64, times the gradient's norm at the start where that is above 1.
         accelerated: momentum in full-batch steps; False is plain gradient descent.
         batch_size: examples a step, static; None is full batch.
         decay: the rate of epoch e is learning_rate / (1 + decay e), in mini-batches.
@@ -156,13 +163,12 @@ def fit(
     check_rates(l2=l2, learning_rate=learning_rate, tolerance=tolerance, decay=decay)
     x, y = _examples(x, y, start)
     check_sizes(len(x), epochs, batch_size, key)
-    tolerance = default_tolerance(x.dtype) if tolerance is None else tolerance
     return _fit(x, y, l2, learning_rate, tolerance, decay, key, start, epochs, accelerated, batch_size)
 
 
 @partial(jax.jit, static_argnums=(8, 9, 10))
 def _fit(
-    x: Array, y: Array, l2: Array, learning_rate: Array | None, tolerance: Array, decay: Array, key: Key | None,
+    x: Array, y: Array, l2: Array, learning_rate: Array | None, tolerance: Array | None, decay: Array, key: Key | None,
     start: Params | None, epochs: int, accelerated: bool, batch_size: int | None,
 ) -> Fit:  # fmt: skip
     if learning_rate is None:
@@ -176,7 +182,9 @@ def _fit(
 
 
 def closed_form(x: Array, y: Array, *, l2: Array | float = 0.0) -> Params:
-    """The minimizer itself, least squares or ridge, by one eigendecomposition; the shortest weights where not unique.
+    """The minimizer itself, least squares or ridge, by one eigendecomposition, whatever units the columns of x have.
+
+    Where it is not unique: see `nnjax.classical.least_squares.equilibrated`.
 
     Args:
         x: (n, d).
@@ -188,9 +196,18 @@ def closed_form(x: Array, y: Array, *, l2: Array | float = 0.0) -> Params:
     """
     check_rates(l2=l2)
     x, y = _examples(x, y, None)
+    return _closed_form(x, y, l2)
+
+
+@jax.jit
+def _closed_form(x: Array, y: Array, l2: Array) -> Params:
     # With means taken out the bias, which is not penalized, drops out of the problem.
     x_mean, y_mean = jnp.mean(x, axis=0), jnp.mean(y, axis=0)
-    weights = least_squares.ridge(x - x_mean[None, :], y - y_mean[None, :], l2)
+    centered = x - x_mean[None, :]
+    # What rounding leaves of a constant column would be taken for a very small unit.
+    size, rest = jnp.max(jnp.abs(x), axis=0, keepdims=True), jnp.max(jnp.abs(centered), axis=0, keepdims=True)
+    centered = jnp.where(rest <= 4 * jnp.finfo(x.dtype).eps * size, 0, centered)
+    weights = least_squares.equilibrated(centered, y - y_mean[None, :], l2)
     return Params(weights, y_mean - jnp.matmul(x_mean, weights, precision="highest"))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +23,10 @@ from nnjax.classical._convex_descent import (
     Fit,
     Info,
     Params,
+    check_config,
     check_rates,
     check_sizes,
     curvature,
-    default_tolerance,
     descend,
     draw,
     examples,
@@ -45,19 +46,24 @@ class Config:
     """What is static.
 
     Attributes:
-        features: inputs d.
+        inputs: inputs d.
         classes: 2 is one logistic unit, weights (d, 1); more is softmax, weights (d, classes).
         scale: standard deviation of the first weights; 0 starts at zero, which loses nothing here.
     """
 
-    features: int
+    inputs: int
     classes: int = 2
     scale: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse sizes that are no sizes."""
+        check_config(inputs=self.inputs, scale=self.scale)
+        _outputs(self.classes)
 
-def init(key: Key | None, config: Config) -> Params:
-    """First parameters: weights (d, k) from N(0, scale^2), bias (k,) zero; ValueError for impossible sizes."""
-    return draw(key, config.features, _outputs(config.classes), config.scale)
+
+def init(key: Key | None, config: Config, dtype: Any = float) -> Params:
+    """First parameters: weights (d, k) from N(0, scale^2), bias (k,) zero; ValueError: a scale needs a key."""
+    return draw(key, config.inputs, _outputs(config.classes), config.scale, dtype)
 
 
 def logits(params: Params, x: Array) -> Array:
@@ -122,6 +128,7 @@ def largest_learning_rate(
     """1 / L, L a bound on the loss's curvature (any one example's, in mini-batches): such steps never go up, ().
 
     The logistic function's slope is at most 1/4; the softmax's Jacobian has no eigenvalue over 1/2 (Boehning, 1992).
+    In mini-batches it is the batch's own loss that never goes up, not that over all examples.
 
     Args:
         x: (n, d).
@@ -161,7 +168,7 @@ def fit(
         learning_rate: of full-batch or mini-batch steps, may be traced; default `largest_learning_rate`.
         epochs: passes over the data, static; full batch, a step each.
         tolerance: Euclidean norm of the gradient over all examples below which nothing moves any more; default
-            1e-6 in float32, 1e-10 in float64.
+            1e-6 in float32, 1e-10 in float64, times the gradient's norm at the start where that is above 1.
         accelerated: momentum in full-batch steps; False is plain gradient descent.
         batch_size: examples a step, static; None is full batch.
         decay: the rate of epoch e is learning_rate / (1 + decay e), in mini-batches.
@@ -181,13 +188,12 @@ def fit(
         raise ValueError(f"start has weights of shape {start.weights.shape}, and {classes} classes need (d, {outputs})")
     x, y = _examples(x, y, start)
     check_sizes(len(x), epochs, batch_size, key)
-    tolerance = default_tolerance(x.dtype) if tolerance is None else tolerance
     return _fit(x, y, l2, learning_rate, tolerance, decay, key, start, classes, epochs, accelerated, batch_size)
 
 
 @partial(jax.jit, static_argnums=(8, 9, 10, 11))
 def _fit(
-    x: Array, y: Array, l2: Array, learning_rate: Array | None, tolerance: Array, decay: Array, key: Key | None,
+    x: Array, y: Array, l2: Array, learning_rate: Array | None, tolerance: Array | None, decay: Array, key: Key | None,
     start: Params | None, classes: int, epochs: int, accelerated: bool, batch_size: int | None,
 ) -> Fit:  # fmt: skip
     if learning_rate is None:

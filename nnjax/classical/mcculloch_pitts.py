@@ -2,6 +2,9 @@
 
 A unit is on where the weighted sum of its inputs reaches its threshold. Nothing is learned here, so that there is no
 `step`: a net is written down (`gate`) or read off a truth table (`synthesize`).
+
+In the paper of 1943 inhibition is absolute: one active inhibitory input keeps a unit off, whatever excites it. Here, as
+in the textbooks since, an inhibitory input has a negative weight and is summed with the others.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nnjax.naming import choose
-from nnjax.types import Array
+from nnjax.types import Array, floating
 
 
 class Layer(NamedTuple):
@@ -82,12 +85,12 @@ def fire(layer: Layer, x: ArrayLike) -> Array:
       x: (n, d_in), or (d_in,) for one pattern.
 
     Returns:
-      (n, d_out), or (d_out,), of the weights' dtype.
+      (n, d_out), or (d_out,), of the weights' dtype; floating where that is an integer one.
 
     Raises:
       ValueError: ``x`` has another number of inputs than the layer.
     """
-    weights, threshold = jnp.asarray(layer.weights), jnp.asarray(layer.threshold)
+    weights, threshold = floating(layer.weights), jnp.asarray(layer.threshold)
     x = jnp.asarray(x)
     if x.ndim not in (1, 2) or x.shape[-1] != weights.shape[0]:
         raise ValueError(f"x has shape {x.shape}; the layer takes (n, {weights.shape[0]}) or ({weights.shape[0]},)")

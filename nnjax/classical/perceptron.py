@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from nnjax.types import Array, Key
+from nnjax.types import Array, Key, floating
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def init(key: Key, config: Config, dtype: Any = float) -> State:
 
 
 def as_patterns(weights: ArrayLike, batch: tuple[ArrayLike, ArrayLike]) -> tuple[Array, Array, Array]:
-    """Weights and ``(x, target)`` as arrays of the weights' dtype, a single pattern as a batch of one.
+    """Weights and ``(x, target)`` as floating arrays of the weights' dtype, a single pattern as a batch of one.
 
     Args:
       weights: (d,) or (d, units).
@@ -107,19 +107,28 @@ def as_patterns(weights: ArrayLike, batch: tuple[ArrayLike, ArrayLike]) -> tuple
       weights, x (n, d) and target (n,) or (n, units).
 
     Raises:
-      ValueError: the shapes disagree.
+      ValueError: the shapes disagree, or there is no pattern.
     """
-    weights, x, target = jnp.asarray(weights), jnp.asarray(batch[0]), jnp.asarray(batch[1])
-    if weights.ndim not in (1, 2):
-        raise ValueError(f"weights has shape {weights.shape}; expected (d,) or (d, units)")
-    if x.ndim not in (1, 2) or x.shape[-1] != weights.shape[0]:
-        raise ValueError(f"x has shape {x.shape}; the weights take (n, {weights.shape[0]}) or ({weights.shape[0]},)")
+    weights, x = as_inputs(weights, batch[0])
+    target = jnp.asarray(batch[1])
+    if x.shape[0] == 0:
+        raise ValueError(f"x has shape {x.shape}; at least one pattern is needed")
     if target.shape != (*x.shape[:-1], *weights.shape[1:]):
         expected = (*x.shape[:-1], *weights.shape[1:])
         raise ValueError(f"target has shape {target.shape}; for x {x.shape} it must be {expected}")
     if x.ndim == 1:
         x, target = x[None], target[None]
-    return weights, x.astype(weights.dtype), target.astype(weights.dtype)
+    return weights, x, target.astype(weights.dtype)
+
+
+def as_inputs(weights: ArrayLike, x: ArrayLike) -> tuple[Array, Array]:
+    """Weights (d,) or (d, units) as floating numbers, and x (n, d) or (d,) of their dtype; ValueError for others."""
+    weights, x = floating(weights), jnp.asarray(x)
+    if weights.ndim not in (1, 2):
+        raise ValueError(f"weights has shape {weights.shape}; expected (d,) or (d, units)")
+    if x.ndim not in (1, 2) or x.shape[-1] != weights.shape[0]:
+        raise ValueError(f"x has shape {x.shape}; the weights take (n, {weights.shape[0]}) or ({weights.shape[0]},)")
+    return weights, x.astype(weights.dtype)
 
 
 def net_input(weights: Array, x: Array) -> Array:
@@ -135,16 +144,25 @@ def predict(state: State, x: ArrayLike, *, threshold: ArrayLike = 0.0, strict: b
       x: patterns.
       threshold: a unit fires where its net input reaches it; scalar.
       strict: fire only where the net input is above the threshold.
+
+    Raises:
+      ValueError: the shapes disagree.
     """
-    weights = jnp.asarray(state.weights)
-    net = net_input(weights, jnp.asarray(x).astype(weights.dtype))
+    weights, x = as_inputs(state.weights, x)
+    net = net_input(weights, x)
     return (net > threshold if strict else net >= threshold).astype(weights.dtype)
 
 
 def classify(state: State, x: ArrayLike) -> Array:
-    """The class whose unit has the largest net input: (n, d) to (n,) int, for weights (d, units)."""
-    weights = jnp.asarray(state.weights)
-    return jnp.argmax(net_input(weights, jnp.asarray(x).astype(weights.dtype)), axis=-1)
+    """The class whose unit has the largest net input: (n, d) to (n,) int, for weights (d, units).
+
+    Raises:
+      ValueError: the shapes disagree, or the weights are one unit's.
+    """
+    weights, x = as_inputs(state.weights, x)
+    if weights.ndim != 2:
+        raise ValueError(f"weights has shape {weights.shape}; classes need (d, units)")
+    return jnp.argmax(net_input(weights, x), axis=-1)
 
 
 def step(
