@@ -54,7 +54,7 @@ def _example(results: xr.Dataset) -> Figure:
     outputs.set(xscale="log", ylabel="output", title="its outputs, weights only", ylim=(-0.03, 1.03))
     outputs.legend(loc="center left")
     for color, rule, label in ((COLORS[1], "slip", "with the slip"), (COLORS[0], "hand", "by hand")):
-        apart = np.abs(alone[f"{rule}_parameters"] - alone["autodiff_parameters"]).max("parameter")
+        apart = abs(alone[f"{rule}_parameters"] - alone["autodiff_parameters"]).max("parameter")
         gap.plot(at, apart, color=color, label=label)
     gap.set_yscale("symlog", linthresh=1e-16)
     gap.set_yticks([0, 1e-15, 1e-12, 1e-9, 1e-6, 1e-3])
@@ -76,11 +76,11 @@ def _agreement(results: xr.Dataset, differences: xr.Dataset) -> Figure:
     largest = results["gap"].max("seed")
     for precision, eps in ROUNDING.items():
         for color, name in zip(COLORS, names, strict=False):
-            here = largest.sel(activation=name, precision=precision)
-            row[0].plot(depth, here, "o-", markersize=4, color=color, label=name if precision == "float64" else None)
+            curve = largest.sel(activation=name, precision=precision)
+            row[0].plot(depth, curve, "o-", markersize=4, color=color, label=name if precision == "float64" else None)
         row[0].axhline(eps, color="0.4", linestyle=":", linewidth=1)
         row[0].annotate(f"{precision}: eps", (depth[0], 1.6 * eps), fontsize=7)
-    log_axis(row[0], depth)
+    log_axis(row[0], depth.tolist())
     row[0].set(xlabel="layers of weights", yscale="log", ylim=(1e-17, 1e-5))
     row[0].set(ylabel="|hand - autodiff| / |autodiff|", title="by hand against autodiff")
     row[0].legend(loc="center", title=f"largest of {results.sizes['seed']} nets", title_fontsize=8)
@@ -145,13 +145,18 @@ def solved(results: xr.Dataset) -> np.ndarray:
     return np.where(epochs < 0, np.inf, epochs)
 
 
-def best_rate(online: xr.Dataset, problem: str) -> float:
-    """Backpropagation's learning rate of least median epochs on the first starts; ties go to the smaller mean."""
-    first = online["epochs"].sel(problem=problem).isel(start=0, seed=slice(int(online.attrs["selection"])))
-    epochs = first.transpose("rate", "seed").values.astype(float)
+def best_setting(online: xr.Dataset, problem: str) -> dict[str, float]:
+    """Backpropagation's range of the start and learning rate (``start``, ``rate``) of least median epochs.
+
+    Judged by the first starting weights only; ties go to the smaller mean.
+    """
+    first = online["epochs"].sel(problem=problem).isel(seed=slice(int(online.attrs["selection"])))
+    epochs = first.transpose("start", "rate", "seed").values.astype(float)
     limit = float(online.attrs["limit"])
-    capped = np.where(epochs < 0, 2 * limit, epochs)  # unsolved: beyond the limit
-    return float(online["rate"].values[np.lexsort((capped.mean(axis=1), np.median(capped, axis=1)))[0]])
+    capped = np.where(epochs < 0, 2 * limit, epochs).reshape(-1, epochs.shape[-1])  # unsolved: beyond the limit
+    best = np.lexsort((capped.mean(axis=1), np.median(capped, axis=1)))[0]
+    row, column = np.unravel_index(best, epochs.shape[:2])
+    return {"start": float(online["start"].values[row]), "rate": float(online["rate"].values[column])}
 
 
 def _cumulative(axes: Axes, epochs: np.ndarray, label: str, color: str, limit: float) -> None:
@@ -167,10 +172,11 @@ def _percolation(results: xr.Dataset, online: xr.Dataset) -> Figure:
     titles = {"xor": "XOR, 2-4-1", "encoder": "8-5-8 encoder"}
     for cell, (problem, title) in zip(row, titles.items(), strict=False):
         ours = solved(results.sel(problem=problem, start=start))
-        rate = best_rate(online, problem)
-        theirs = solved(online.sel(problem=problem, start=start, rate=rate))
-        _cumulative(cell, ours, "back-percolation", COLORS[0], limit)
-        _cumulative(cell, theirs, f"backpropagation, rate {rate:g}", COLORS[1], limit)
+        best = best_setting(online, problem)
+        theirs = solved(online.sel({"problem": problem, **best}))
+        _cumulative(cell, ours, f"back-percolation, s = {start:g}", COLORS[0], limit)
+        label = f"backpropagation, s = {best['start']:g}, rate {best['rate']:g}"
+        _cumulative(cell, theirs, label, COLORS[1], limit)
         cell.set(xlabel="epochs, online", ylabel=f"share of {len(ours)} starts solved", title=title, ylim=(0, 1.25))
         cell.set_yticks(np.linspace(0, 1, 6))
         log_axis(cell, (1, 2, 5, 10, 20, 50, 100, 200, 500))
@@ -183,7 +189,7 @@ def _percolation(results: xr.Dataset, online: xr.Dataset) -> Figure:
         right.plot(ranges, share, "o-", color=color, label=title)
     right.axhline(19 / 20, color="0.4", linestyle=":", linewidth=1)
     right.annotate("XOR, reference run: 19 of 20", (ranges[-1], 0.94), ha="right", va="top", fontsize=7)
-    log_axis(right, ranges)
+    log_axis(right, ranges.tolist())
     right.set(xlabel="range s of the start, U(-s, s)/fan_in", ylabel=f"share solved in {limit:g} epochs")
     right.set(title="back-percolation by start", ylim=(0, 1.03))
     right.legend(loc="lower right")

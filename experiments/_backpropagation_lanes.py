@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,7 @@ def example_lane(key: Key, hparams: Hparams, data: None, *, marks: tuple[int, ..
             state, (x, target), config=EXAMPLE, learning_rate=RATE, bias_learning_rate=rates.biases[0][0]
         )[0].params
 
-    found = {}
+    found: Results = {}
     for name, update in (("hand", by_hand), ("autodiff", autodiff_update), ("slip", slipped_update)):
 
         def segment(params: Params, ends: Array, update=update) -> tuple[Params, Results]:
@@ -155,7 +156,7 @@ def _quotients(direction: Params, params: Params, batch: tuple[Array, Array], co
     """Errors of central difference quotients along one direction at every step, and what theory makes of them."""
     slope = _vector(backpropagation.gradient(params, batch, config)) @ _vector(direction)
 
-    def along(t: Array) -> Array:
+    def along(t: Array | float) -> Array:
         return backpropagation.loss(jax.tree.map(lambda w, d: w + t * d, params, direction), batch, config)
 
     h = jnp.array(DIFFERENCES)
@@ -166,7 +167,7 @@ def _quotients(direction: Params, params: Params, batch: tuple[Array, Array], co
     return jnp.abs(quotient - slope), h**2 * jnp.abs(third) / 6 + rounding
 
 
-def _along(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def _along(f: Callable[[Any], Array]) -> Callable[[Any], Array]:
     """The derivative of a function of one number, forwards: its third one so is a small program."""
     return lambda t: jax.jvp(f, (t,), (jnp.ones_like(t),))[1]
 
@@ -238,7 +239,7 @@ def percolation_lane(key: Key, hparams: Hparams, data: None, *, problem: str, ep
 
 
 def online_lane(key: Key, hparams: Hparams, data: None, *, problem: str, epochs: int) -> Results:
-    """The same by backpropagation, online, on the same kind of start; tanh units."""
+    """The same by online backpropagation on the same kind of start; tanh units."""
     sizes, x, target = task(problem)
     config = Config(sizes, "tanh", "tanh")
     drawn = back_percolation.init(key, back_percolation.Config(sizes, 1.0), scale=hparams["start"])

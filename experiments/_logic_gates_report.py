@@ -152,7 +152,7 @@ def _mark1_rows(mark1: xr.Dataset, pixels: xr.Dataset) -> list[Row]:
         rows.append(
             _own(
                 f"{where}: {many} random units or {name} on the pixels, which is better",
-                "test error, pixels minus units",
+                f"test error, pixels minus units; interval over {seeds} machines on one test set",
                 f"{float(gap.mean):+.3f} ({other.mean():.3f} on pixels)",
                 gap,
                 seeds,

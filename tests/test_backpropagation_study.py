@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 
 from experiments import _backpropagation_figures as figures
 from experiments import _backpropagation_lanes as lanes
@@ -103,19 +104,32 @@ def test_selection_and_intervals():
     assert reporting.slope(step, 3 * step**2, 1e-3, 1e-1) == pytest.approx(2)
 
 
-def test_rates_are_chosen_on_the_first_starts_only(tree):
-    import xarray as xr
+@pytest.mark.parametrize(
+    ("hits", "xor", "encoder"),
+    [(100, "holds", "holds"), (99, "holds", "fails"), (92, "open", "fails"), (80, "fails", "fails")],
+)
+def test_a_share_that_its_interval_leaves_undecided_is_open(tree, hits, xor, encoder):
+    percolation, online = tree["percolation"].to_dataset(), tree["online"].to_dataset()
+    epochs = np.where(np.arange(120) < 20 + hits, 5, -1)
+    percolation = percolation.isel(seed=np.arange(120) % 24)
+    percolation["epochs"] = percolation["epochs"] * 0 + xr.DataArray(epochs, dims="seed")
+    rows = reporting._percolation_rows(percolation, online)
+    said = [row.verdict for row in rows if row.claim.startswith("back-percolation solves")]
+    assert said == [xor, encoder]
 
-    epochs = np.full((1, 1, 2, 24), 5)
-    epochs[..., 0, :20] = 9  # the first rate is slower where it counts,
+
+def test_start_and_rate_are_chosen_on_the_first_starts_only():
+    epochs = np.full((1, 2, 2, 24), 5)
+    epochs[:, 1, 1, :20] = 4  # the quickest setting where it counts
+    epochs[..., 0, :20] = 9  # the first rate is slower there,
     epochs[..., 0, 20:] = 1  # and faster on the starts that are reported
     online = xr.Dataset(
         {"epochs": (("problem", "start", "rate", "seed"), epochs)},
-        {"problem": ["xor"], "rate": [0.1, 0.2]},
+        {"problem": ["xor"], "start": [1.0, 2.0], "rate": [0.1, 0.2]},
         {"selection": 20, "limit": 40},
     )
-    assert figures.best_rate(online, "xor") == 0.2
-    assert figures.solved(online.sel(problem="xor", rate=0.1)).tolist() == [[1, 1, 1, 1]]
+    assert figures.best_setting(online, "xor") == {"start": 2.0, "rate": 0.2}
+    assert figures.solved(online.sel(problem="xor", start=1.0, rate=0.1)).tolist() == [1, 1, 1, 1]
 
 
 BAD = {
