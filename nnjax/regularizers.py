@@ -13,6 +13,7 @@ Strengths and rates may be traced, so that a path of them is one program. Batch 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ def l1(params: PyTree, strength: Array | float) -> jax.Array:
     Raises:
       ValueError: a strength that is no scalar or, where its value is known, negative or not finite.
     """
-    return _number("strength", strength) * _total([jnp.sum(jnp.abs(w)) for w in kernels(params)])
+    return _number("strength", strength) * _total([_absolute_sum(w) for w in kernels(params)])
 
 
 def l2(params: PyTree, strength: Array | float) -> jax.Array:
@@ -100,6 +101,11 @@ def dropout(key: Key, x: Array, rate: Array | float) -> jax.Array:
     return jnp.where(mask, scaled, jnp.zeros_like(x))
 
 
+def _absolute_sum(w: Array) -> jax.Array:
+    # JAX gives |w| the slope 1 at 0, which would push weights off the very point they are to rest at.
+    return jnp.sum(w * jax.lax.stop_gradient(jnp.sign(w)))
+
+
 def _squares(params: PyTree) -> jax.Array:
     return _total([jnp.sum(jnp.square(w)) for w in kernels(params)])
 
@@ -108,7 +114,7 @@ def _total(parts: list[jax.Array]) -> jax.Array:
     return sum(parts[1:], parts[0]) if parts else jnp.zeros(())
 
 
-def _number(name: str, value: Array | float, *, most: float = math.inf, above: bool = False) -> Array | float:
+def _number(name: str, value: Any, *, most: float = math.inf, above: bool = False) -> Any:
     """``value``, refused where it is no scalar or, its value being known, outside the range from 0 to ``most``."""
     if jnp.shape(value) != ():
         raise ValueError(f"{name} of shape {jnp.shape(value)} must be one number")

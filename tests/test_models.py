@@ -14,6 +14,7 @@ import pytest
 from flax.errors import InvalidRngError
 
 from nnjax import conv, losses, models
+from nnjax.train import Config, make_train
 
 KEY = jax.random.key(0)
 COUNTS = json.loads(Path(__file__).with_name("worked_examples.json").read_text())["parameter_counts"]
@@ -123,6 +124,171 @@ def test_network_is_the_same_pair_of_functions():
     np.testing.assert_array_equal(y, models.apply(model, params, stats, X)[0])
     hidden = jax.nn.relu(X @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"][None])
     np.testing.assert_allclose(y, hidden @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"][None], atol=1e-5)
+
+
+# Batch normalization and dropout in an MLP
+
+
+def test_a_layer_that_is_normalized_first_has_no_bias():
+    shapes = {
+        "none": {"Dense_0": {"bias", "kernel"}, "Dense_1": {"bias", "kernel"}},
+        "before": {"Dense_0": {"kernel"}, "BatchNorm_0": {"bias", "scale"}, "Dense_1": {"bias", "kernel"}},
+        "after": {"Dense_0": {"bias", "kernel"}, "BatchNorm_0": {"bias", "scale"}, "Dense_1": {"bias", "kernel"}},
+    }
+    kernels = []
+    for normalize, expected in shapes.items():
+        params, stats = init(models.MLP((4,), classes=3, normalize=normalize), KEY, X)
+        assert {name: set(own) for name, own in params.items()} == expected
+        assert set(stats) == (set() if normalize == "none" else {"batch_stats"})
+        kernels.append(np.asarray(params["Dense_0"]["kernel"]))
+    np.testing.assert_array_equal(kernels[0], kernels[1])  # the same start, whatever is normalized
+    np.testing.assert_array_equal(kernels[0], kernels[2])
+
+
+def moved(params, stats):
+    """Parameters and statistics that are not the initial ones."""
+    noise = np.random.default_rng(1)
+    params, stats = jax.tree.map(
+        lambda leaf: np.asarray(leaf) + noise.uniform(0.1, 0.5, leaf.shape).astype(np.float32), (params, stats)
+    )
+    return params, stats
+
+
+@pytest.mark.parametrize("normalize", ["before", "after"])
+def test_batch_normalization_by_hand(normalize):
+    model = models.MLP((4,), classes=3, activation="tanh", normalize=normalize)
+    params, stats = moved(*init(model, KEY, X))
+    norm, seen = params["BatchNorm_0"], stats["batch_stats"]["BatchNorm_0"]
+
+    def by_hand(train):
+        z = X @ params["Dense_0"]["kernel"] + params["Dense_0"].get("bias", np.zeros(4))[None]
+        z = np.asarray(np.tanh(z) if normalize == "after" else z)
+        mean, var = (z.mean(0), z.var(0)) if train else (seen["mean"], seen["var"])
+        h = (z - mean) / np.sqrt(var + 1e-5) * norm["scale"] + norm["bias"]
+        h = np.tanh(h) if normalize == "before" else h
+        return h @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"], mean, var
+
+    for train in (True, False):
+        y, after = apply(model, params, stats, X, train=train)
+        expected, mean, var = by_hand(train)
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+        share = 0.1 if train else 0.0  # what the running average moves by
+        for name, value in (("mean", mean), ("var", var)):
+            now = after["batch_stats"]["BatchNorm_0"][name]
+            np.testing.assert_allclose(now, (1 - share) * seen[name] + share * value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalize", ["before", "after"])
+def test_normalized_units_have_mean_0_and_variance_1(normalize):
+    model = models.MLP((6,), classes=6, activation="identity", normalize=normalize)
+    params, stats = init(model, KEY, X)
+    params["Dense_1"] = {
+        "kernel": np.eye(6, dtype=np.float32),
+        "bias": np.zeros(6, np.float32),
+    }  # shows the hidden layer
+    y = np.asarray(apply(model, params, stats, 3 * X + 7, train=True)[0])
+    np.testing.assert_allclose(y.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(y.var(0), 1, rtol=1e-3)
+    alone = [apply(model, params, stats, X[i : i + 1])[0][0] for i in range(8)]
+    np.testing.assert_allclose(alone, apply(model, params, stats, X)[0], rtol=1e-4, atol=1e-5)  # evaluation: one by one
+
+
+def test_a_bias_before_the_normalization_would_change_nothing():
+    model = models.MLP((4,), classes=3, normalize="before")
+    constant = np.concatenate([X, np.ones((8, 1), np.float32)], axis=1)  # its weights are a bias
+    params, stats = init(model, KEY, constant)
+    y = apply(model, params, stats, constant, train=True)[0]
+    kernel = np.array(params["Dense_0"]["kernel"])
+    kernel[-1] += 5
+    params["Dense_0"] = {"kernel": kernel}
+    np.testing.assert_allclose(apply(model, params, stats, constant, train=True)[0], y, atol=1e-4)
+
+
+def test_batch_normalization_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    model = models.MLP((4,), classes=3, normalize="before")
+    params, stats = moved(*init(model, KEY, X))
+    norm, seen = params["BatchNorm_0"], stats["batch_stats"]["BatchNorm_0"]
+    layer = torch.nn.BatchNorm1d(4, momentum=0.1)  # the share of the new value, where Flax has that of the old, 0.9
+    with torch.no_grad():
+        layer.weight[:], layer.bias[:] = torch.tensor(norm["scale"]), torch.tensor(norm["bias"])
+        layer.running_mean[:], layer.running_var[:] = torch.tensor(seen["mean"]), torch.tensor(seen["var"])
+    z = torch.tensor(np.array(X) @ params["Dense_0"]["kernel"])
+    last = {name: torch.tensor(value) for name, value in params["Dense_1"].items()}
+
+    def logits():
+        return (torch.relu(layer(z)) @ last["kernel"] + last["bias"]).detach().numpy()
+
+    np.testing.assert_allclose(apply(model, params, stats, X)[0], (layer.eval(), logits())[1], rtol=1e-4, atol=1e-5)
+    y, after = apply(model, params, stats, X, train=True)
+    np.testing.assert_allclose(y, (layer.train(), logits())[1], rtol=1e-4, atol=1e-5)
+    now = after["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(now["mean"], layer.running_mean.numpy(), rtol=1e-4, atol=1e-6)
+    ours, theirs = now["var"] - 0.9 * seen["var"], layer.running_var.numpy() - 0.9 * seen["var"]
+    np.testing.assert_allclose(ours * 8 / 7, theirs, rtol=1e-3)  # PyTorch's running variance is the unbiased one
+
+
+def test_a_traced_dropout_rate_is_the_static_one():
+    make = partial(models.MLP, (50,), classes=4, normalize="before")
+    params, stats = init(make(), KEY, X)
+
+    @jit
+    def traced(rate, train):
+        here = models.apply(make(dropout=rate), params, stats, X, key=KEY, train=True)[0]
+        return jnp.where(train, here, models.apply(make(dropout=rate), params, stats, X)[0])
+
+    still = apply(make(), params, stats, X, train=True)[0]
+    np.testing.assert_allclose(traced(0.0, True), still, rtol=1e-5, atol=1e-6)
+    static = apply(make(dropout=0.5), params, stats, X, key=KEY, train=True)[0]
+    np.testing.assert_allclose(traced(0.5, True), static, rtol=1e-5, atol=1e-6)
+    assert np.abs(static - still).max() > 0.1
+    np.testing.assert_allclose(traced(0.5, False), apply(make(), params, stats, X)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_leaves_its_own_layers_statistics_alone():
+    make = partial(models.MLP, (50,), classes=4)
+    for normalize in ("before", "after"):
+        params, stats = init(make(normalize=normalize), KEY, X)
+        moved = [
+            apply(make(normalize=normalize, dropout=rate), params, stats, X, key=KEY, train=True)[1]
+            for rate in (0.0, 0.5)
+        ]
+        close(moved[0], moved[1], rtol=1e-6)
+
+
+def test_an_activation_by_name():
+    for name, function in (("relu", jax.nn.relu), ("elu", jax.nn.elu), ("logistic", jax.nn.sigmoid)):
+        model, expected = (models.MLP((6,), classes=3, activation=a) for a in (name, function))
+        params, stats = init(model, KEY, X)
+        np.testing.assert_allclose(apply(model, params, stats, X)[0], apply(expected, params, stats, X)[0], rtol=1e-6)
+
+
+def test_what_an_mlp_refuses():
+    with pytest.raises(ValueError, match="did you mean 'tanh'"):
+        models.init(models.MLP((3,), activation="tahn"), KEY, X)
+    with pytest.raises(ValueError, match=r"normalize 'befor' is not one of none, before, after; did you mean 'before'"):
+        models.init(models.MLP((3,), normalize="befor"), KEY, X)
+    for rate in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=rf"dropout={rate} must lie between 0 and 1"):
+            models.init(models.MLP((3,), dropout=rate), KEY, X)
+
+
+def test_early_stopping_returns_the_statistics_of_the_best_evaluation_too():
+    rng = np.random.default_rng(0)
+
+    def part():
+        return rng.normal(size=(40, 5)).astype("float32"), rng.integers(0, 3, 40).astype("int32")
+
+    data = {"train": part(), "validation": part()}  # nothing to learn: validation loss rises sooner or later
+    network = models.network(models.MLP((16,), classes=3, normalize="before"))
+    config = Config(steps=40, evaluate_every=1, select="validation_loss")
+    train = make_train(network, losses.cross_entropy, lambda _: optax.sgd(0.5), config)
+    result = jit(train)(KEY, None, data)
+    curve = np.asarray(result.history["validation_loss"])
+    assert int(result.step) == curve.argmin() + 1 < 40
+    x, y = data["validation"]
+    again = losses.cross_entropy(network.apply(result.params, result.stats, x, key=None, train=False)[0], y).mean()
+    np.testing.assert_allclose(again, curve.min(), rtol=1e-5)
 
 
 # Summaries
@@ -341,7 +507,7 @@ def test_a_padded_net_is_the_plain_net(allocation, widths, initializer):
     assert not dead(gradient, widths).any()
 
 
-@pytest.mark.parametrize("initializer", ["lecun_normal", "small_normal", "zeros"])
+@pytest.mark.parametrize("initializer", ["lecun_normal", "small_normal", "zeros", "he_uniform", "xavier_uniform"])
 def test_the_other_initializers_pad_too(initializer):
     make = partial(models.MLP, classes=3, initializer=initializer)
     padded, _ = jit(models.padded_mlp(make((8, 6)), (3, 2)).init)(KEY, X)
@@ -415,6 +581,10 @@ def test_a_net_that_cannot_be_padded():
         models.padded_mlp(models.MLP((8,), activation=jax.nn.sigmoid), [4])
     with pytest.raises(ValueError, match="dropout=0"):
         models.padded_mlp(models.MLP((8,), dropout=0.1), [4])
+    with pytest.raises(ValueError, match="dropout=0"):
+        jax.eval_shape(lambda rate: models.padded_mlp(models.MLP((8,), dropout=rate), [4]).init(KEY, X), 0.0)
+    with pytest.raises(ValueError, match="padding needs normalize='none', not 'after'"):
+        models.padded_mlp(models.MLP((8,), normalize="after"), [4])
     for widths in ([], [1, 2], [1, 2, 3]):
         with pytest.raises(ValueError, match="must name one width for each of the 1 layers"):
             models.padded_mlp(models.MLP((8,)), widths)

@@ -30,8 +30,8 @@ class MLP(nn.Module):
       normalize: batch normalization of every hidden layer, ``before`` its activation (Ioffe and Szegedy, 2015),
         ``after`` it, or ``none``. Training uses the batch's statistics, evaluation their running average, which
         moves by 0.1 a batch (PyTorch calls that momentum 0.1, Flax 0.9). Before the activation a layer has no
-        bias: the normalization would subtract it again, and has a shift of its own. Dropout comes last, so that
-        it disturbs no statistics of its own layer (Li et al., 2018).
+        bias: the normalization would subtract it again, and has a shift of its own. Dropout comes last in a layer;
+        the next layer's normalization still meets another variance in evaluation than in training (Li et al., 2019).
 
     Inputs of any shape (n, ...) are flattened; the output is (n, classes).
 
