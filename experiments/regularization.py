@@ -26,7 +26,8 @@ once (Bonferroni, 95 %).
 
 Deviations from the published protocols: the data are small, nets have two to four hidden layers, and the published
 numbers named in the report are other tasks' (direction only). "Near zero" is at most 1/1000 of the largest weight of
-its matrix (of He's standard deviation where that is more). Sharpness is the Hessian's largest eigenvalue, where Keskar et al. maximize the loss in a box.
+its matrix (of He's standard deviation where that is more). Sharpness is the Hessian's largest eigenvalue, where Keskar
+et al. maximize the loss in a box.
 
 Sources: Krogh and Hertz (1991); Tibshirani (1996); Srivastava et al. (2014); Prechelt (1998); Ioffe and Szegedy (2015);
 Keskar et al. (2017); Geron (2017), table 11-2; Ali, Kolter and Tibshirani (2019).
