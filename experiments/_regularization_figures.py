@@ -112,9 +112,8 @@ def _diagnosis(axes: Axes, panel: xr.Dataset) -> None:
         ("running_loss", "training, under dropout", TRAIN), ("validation_loss", "validation", VALIDATION)
     ):  # fmt: skip
         band(axes, places, values(panel[name].transpose("seed", "rate")), label=words, color=color)
-    axes.set(
-        xlabel="dropout rate", ylabel="cross-entropy, nats", ylim=(0, None), title="too much: training is the worse"
-    )
+    axes.set(xlabel="dropout rate", ylabel="cross-entropy, nats", title="too much: training is the worse")
+    axes.set_ylim(0, 1.35 * axes.dataLim.y1)  # room for the legend
     axes.legend()
 
 

@@ -120,7 +120,8 @@ def _number(name: str, value: Any, *, most: float = math.inf, above: bool = Fals
         raise ValueError(f"{name} of shape {jnp.shape(value)} must be one number")
     if isinstance(value, jax.core.Tracer):
         return value
-    if not (value > 0 if above else value >= 0) or value > most or value == math.inf:
+    known = float(value)  # a comparison of arrays would be traced where anything else is
+    if not (known > 0 if above else known >= 0) or known > most or known == math.inf:
         allowed = f"between 0 and {most:g}" if most < math.inf else f"{'above' if above else 'at least'} 0 and finite"
         raise ValueError(f"{name}={value} must be {allowed}")
     return value

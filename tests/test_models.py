@@ -242,6 +242,9 @@ def test_a_traced_dropout_rate_is_the_static_one():
     static = apply(make(dropout=0.5), params, stats, X, key=KEY, train=True)[0]
     np.testing.assert_allclose(traced(0.5, True), static, rtol=1e-5, atol=1e-6)
     assert np.abs(static - still).max() > 0.1
+    known = make(dropout=jnp.asarray(0.5))  # an array whose value is known, inside a trace
+    inside = jit(lambda x: models.apply(known, params, stats, x, key=KEY, train=True)[0])(X)
+    np.testing.assert_allclose(inside, static, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(traced(0.5, False), apply(make(), params, stats, X)[0], rtol=1e-5, atol=1e-6)
 
 

@@ -200,6 +200,13 @@ def test_strengths_are_traced_and_compile_once():
     )
 
 
+def test_a_known_array_may_come_into_a_traced_function():
+    half = jnp.asarray(0.5)
+    found = jax.jit(lambda params: [regularizers.l2(params, half), regularizers.l2_mean(params, half, half)])(PARAMS)
+    assert [float(value) for value in found] == [7.25, 7.25]
+    assert jax.jit(lambda x: regularizers.dropout(jax.random.key(0), x, half))(jnp.ones(3)).shape == (3,)
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_the_dtype_is_that_of_the_weights(dtype):
     with jax.enable_x64(True):

@@ -69,10 +69,12 @@ def _activation(model: MLP) -> Callable[[Array], Array]:
 
 def _drops(model: MLP) -> bool:
     """Whether there is dropout: a traced rate may be other than 0."""
-    known = not isinstance(model.dropout, jax.core.Tracer)
-    if known and not 0 <= model.dropout <= 1:
+    if isinstance(model.dropout, jax.core.Tracer):
+        return True
+    rate = float(model.dropout)  # a comparison of arrays would be traced where anything else is
+    if not 0 <= rate <= 1:
         raise ValueError(f"dropout={model.dropout} must lie between 0 and 1, the probability of dropping a unit")
-    return not (known and model.dropout == 0)
+    return rate > 0
 
 
 def padded_mlp(model: MLP, widths: Sequence[Array | int]) -> Network:
