@@ -137,15 +137,7 @@ class Config:
     """Epochs of the symmetry panel."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            values = getattr(self, name)
-            for value in values if isinstance(values, tuple) else (values,):
-                if not least <= value < 2**31:
-                    raise ValueError(f"{name}={value} must be at least {least:g} and below 2^31")
-            if values == ():
-                raise ValueError(f"{name} is empty; give at least one value")
-            if isinstance(values, tuple) and list(values) != sorted(set(values)):
-                raise ValueError(f"{name}={values} must be ascending, each value once")
+        command.check_numbers(self, _LEAST)
         if self.data not in _DATA:
             raise ValueError(f"data={self.data!r} must be among {', '.join(_DATA)}")
         if self.start not in self.starts:

@@ -21,6 +21,7 @@ import stat
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -77,6 +78,23 @@ def _fail(name: str, sentence: str) -> int:
 
 
 # Options
+
+
+def check_numbers(config: Any, least: Mapping[str, float]) -> None:
+    """Refuse fields of a study's Config that are below ``least[field]``, or lists that are empty or not ascending.
+
+    Raises:
+      ValueError: naming the field, its value and what is allowed.
+    """
+    for name, low in least.items():
+        values = getattr(config, name)
+        for value in values if isinstance(values, tuple) else (values,):
+            if not low <= value < 2**31:
+                raise ValueError(f"{name}={value} must be at least {low:g} and below 2^31")
+        if values == ():
+            raise ValueError(f"{name} is empty; give at least one value")
+        if isinstance(values, tuple) and list(values) != sorted(set(values)):
+            raise ValueError(f"{name}={values} must be ascending, each value once")
 
 
 def _parse(study: ModuleType, module: str, argv: list[str]) -> tuple[Options, Any]:

@@ -143,15 +143,7 @@ class Config:
     """Validation examples (labels as noisy as in training): early stopping and ridge tuning see these alone."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            values = getattr(self, name)
-            for value in values if isinstance(values, tuple) else (values,):
-                if not least <= value < 2**31:
-                    raise ValueError(f"{name}={value} must be at least {least:g} and below 2^31")
-            if values == ():
-                raise ValueError(f"{name} is empty; give at least one value")
-            if isinstance(values, tuple) and list(values) != sorted(set(values)):
-                raise ValueError(f"{name}={values} must be ascending, each value once")
+        command.check_numbers(self, _LEAST)
         if any(not 0 <= rate <= 1 for rate in (*self.noise, *self.cnn_noise)):
             raise ValueError(f"noise={self.noise}, cnn_noise={self.cnn_noise} must lie between 0 and 1")
         if any(n % 20 for n in self.features_n):

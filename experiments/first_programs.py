@@ -108,10 +108,7 @@ class Config:
     """The classifier's C: weight of the data against the penalty |w|^2 / 2."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not least <= value < 2**31:
-                raise ValueError(f"{name}={value} must be at least {least:g} and below 2^31")
+        command.check_numbers(self, _LEAST)
         for name in ("iris_rate", "arrays_rate", "negation_rate", "sentiment_strength"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")

@@ -137,15 +137,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be studied, in one sentence that names the field."""
-        for name, least in _LEAST.items():
-            values = getattr(self, name)
-            for value in values if isinstance(values, tuple) else (values,):
-                if not least <= value < 2**31:
-                    raise ValueError(f"{name}={value} must be at least {least:g} and below 2^31")
-            if values == ():
-                raise ValueError(f"{name} is empty; give at least one value")
-            if isinstance(values, tuple) and list(values) != sorted(set(values)):
-                raise ValueError(f"{name}={values} must be ascending, each value once")
+        command.check_numbers(self, _LEAST)
         if self.functions_inputs[-1] > 4:
             raise ValueError(
                 f"functions_inputs={self.functions_inputs} must be at most 4: 5 inputs have 2^32 functions"

@@ -139,15 +139,7 @@ class Config:
     """Updates on it."""
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            values = getattr(self, name)
-            for value in values if isinstance(values, tuple) else (values,):
-                if not least <= value < 2**31:
-                    raise ValueError(f"{name}={value} must be at least {least:g} and below 2^31")
-            if values == ():
-                raise ValueError(f"{name} is empty; give at least one value")
-            if isinstance(values, tuple) and list(values) != sorted(set(values)):
-                raise ValueError(f"{name}={values} must be ascending, each value once")
+        command.check_numbers(self, _LEAST)
         if len(self.ravine_curvatures) != 2:
             raise ValueError(f"ravine_curvatures={self.ravine_curvatures} must be two, along and across")
         if not 0 < self.ravine_momentum < 1:
