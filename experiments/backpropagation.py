@@ -64,9 +64,9 @@ from experiments._backpropagation_lanes import (
     vanishing_lane,
 )
 from experiments._backpropagation_report import report
-from nnjax import activations
 from nnjax.data import fit_standardizer, load, stratified_split
 from nnjax.sweep import sweep
+from nnjax.theory import mean_field
 from nnjax.train import log_spaced_steps
 
 if TYPE_CHECKING:
@@ -348,18 +348,12 @@ def wide_ratio(depths: tuple[int, ...]) -> np.ndarray:
     Weights of variance 1/width and inputs of variance 1 give net inputs N(0, q_l), q_1 = 1, q_{l+1} = E f(z_l)^2;
     every layer multiplies the deltas' mean square by E f'(z_l)^2.
     """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
-    weights = weights / weights.sum()
     table = []
     with jax.enable_x64(True):
         for name in ACTIVATIONS:
-            f = activations.by_name(name)
-            q, square, squares = 1.0, 1.0, [1.0]
-            for _ in range(max(depths) - 1):
-                value, slope = jax.jvp(f, (np.sqrt(q) * nodes,), (np.ones_like(nodes),))
-                q, square = float(weights @ np.asarray(value) ** 2), square * float(weights @ np.asarray(slope) ** 2)
-                squares.append(square)
-            table.append([np.sqrt(squares[depth - 1]) for depth in depths])
+            lengths = mean_field.log_lengths(name, max(depths), 1.0)
+            factors = mean_field.log_gradient_factors(name, lengths, 1.0)
+            table.append([np.exp(np.sum(factors[: depth - 1]) / 2) for depth in depths])
     return np.array(table)
 
 

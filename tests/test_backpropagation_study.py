@@ -90,7 +90,7 @@ def test_the_slip_is_no_gradient_and_autodiffs_update_is():
 def test_theory_of_wide_nets_in_known_cases():
     """ReLU with weight variance 1/width halves mean squares exactly; tanh and logistic shrink them."""
     logistic, tanh, relu = study.wide_ratio((1, 2, 5))
-    np.testing.assert_allclose(relu, [1, 0.5**0.5, 0.5**2], rtol=1e-2)  # the gate is not smooth: quadrature to 1 %
+    np.testing.assert_allclose(relu, [1, 0.5**0.5, 0.5**2], rtol=1e-12)
     np.testing.assert_allclose([logistic[0], tanh[0]], 1)
     assert (np.diff(logistic) < 0).all()
     assert logistic[2] < 0.25**4 < tanh[2]  # a logistic slope is at most 1/4

@@ -1,1 +1,1 @@
-"""Closed forms to lay over measurements: each function is a published formula, nothing is simulated."""
+"""Theory to lay over measurements: published formulas, evaluated; nothing is simulated."""
