@@ -2,7 +2,8 @@
 
 Normals are plain, not truncated. Normals and uniforms are drawn unit by unit: the weights of output unit j depend
 on the key and j alone, and the first inputs' weights do not depend on how many follow. A layer inside a larger
-allocation therefore starts with the same numbers (see `nnjax.models.padded_mlp`); only `orthogonal` cannot.
+allocation therefore starts with the same numbers (see `nnjax.models.padded_mlp`); only `orthogonal` and
+`delta_orthogonal` cannot.
 """
 
 from __future__ import annotations
@@ -153,11 +154,41 @@ def orthogonal(gain: ArrayLike = 1.0) -> Initializer:
     return init
 
 
+def delta_orthogonal(gain: ArrayLike = 1.0) -> Initializer:
+    """Convolutions that keep lengths: `orthogonal` over channels at the field's center, else 0 (Xiao et al., 2018).
+
+    With zeros around the picture and steps of 1, every pixel of the output is gain times an isometry of the same pixel
+    of the input. A dense kernel, of two axes, is `orthogonal`'s. The center of an even field is before its middle,
+    where "SAME" padding has it.
+
+    Args:
+      gain: a scalar above 0, may be traced.
+
+    Raises:
+      ValueError: a gain that is known and not above 0; at the draw, a shape of less than two axes or with an empty one,
+        or a convolution with fewer channels out than in, which cannot keep lengths.
+    """
+    draw = orthogonal(gain)
+
+    def init(key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        _fans(shape)
+        *field, c_in, c_out = shape
+        if field and c_out < c_in:
+            raise ValueError(
+                f"shape={tuple(shape)} must have at least as many channels out (last) as in, to keep lengths"
+            )
+        taps = draw(key, (c_in, c_out), dtype)
+        center = tuple((size - 1) // 2 for size in field)
+        return jnp.zeros(tuple(shape), dtype).at[center].set(taps) if field else taps
+
+    return init
+
+
 _BY_NAME: dict[str, Callable[..., Initializer]] = {
     f.__name__: f
     for f in (
         zeros, small_normal, standard_normal, xavier_normal, xavier_uniform, lecun_normal, he_normal, he_uniform,
-        orthogonal,
+        orthogonal, delta_orthogonal,
     )
 }  # fmt: skip
 
@@ -177,7 +208,7 @@ def by_name(name: str, **kw: Any) -> Initializer:
 
     Args:
       name: one of `NAMES`, or of `ALIASES`.
-      kw: ``mode`` ("fan_avg" or "fan_in") and ``gain`` of the Xavier schemes, ``gain`` of orthogonal.
+      kw: ``mode`` ("fan_avg" or "fan_in") and ``gain`` of the Xavier schemes, ``gain`` of the orthogonal ones.
 
     Raises:
       ValueError: an unknown name or option (the nearest is suggested), or a gain not above 0.

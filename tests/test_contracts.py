@@ -156,6 +156,7 @@ INITIALIZERS |= {
     "xavier_uniform": {"mode": "fan_in", "gain": 2.0},
     "he_uniform": {},
     "orthogonal": {"gain": 2.0},
+    "delta_orthogonal": {"gain": 2.0},
 }
 INITIALIZERS_ELSE = {"by_name", "gain", "scaled_normal", "scaled_uniform"}
 

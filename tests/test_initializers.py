@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnjax import initializers
+from nnjax import conv, initializers
 
 KEY = jax.random.key(0)
 EXAMPLE = json.loads(Path(__file__).with_name("worked_examples.json").read_text())["initialisation"]
@@ -46,7 +46,7 @@ VARIANCES = {
 
 
 def test_the_names():
-    assert set(initializers.NAMES) == {"zeros", "orthogonal", *NORMAL, *UNIFORM}
+    assert set(initializers.NAMES) == {"zeros", "orthogonal", "delta_orthogonal", *NORMAL, *UNIFORM}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -169,7 +169,39 @@ def test_orthogonal_is_haar():
     np.testing.assert_allclose(q[7], init(jax.random.split(KEY, count)[7], (n, n)), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["zeros", "xavier_normal", "he_uniform", "orthogonal"])
+# --- Delta-orthogonal -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.5])
+@pytest.mark.parametrize("field", [(3, 3), (5, 3), (2, 4), (1, 1), (3,), (3, 3, 3)])
+def test_delta_orthogonal_has_the_center_tap_alone(field, gain):
+    w = drawn("delta_orthogonal", (*field, 3, 5), gain=gain).astype(float)
+    center = tuple((size - 1) // 2 for size in field)
+    np.testing.assert_allclose(w[center] @ w[center].T, gain**2 * np.eye(3), atol=2e-6)
+    w[center] = 0
+    np.testing.assert_array_equal(w, 0)
+
+
+@pytest.mark.parametrize("field", [(3, 3), (2, 2)])
+def test_delta_orthogonal_keeps_the_length_of_every_pixel(field):
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype(np.float32)
+    y = conv.conv2d(x, drawn("delta_orthogonal", (*field, 3, 6)), padding="SAME")
+    np.testing.assert_allclose(np.linalg.norm(y, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (6, 4), (4, 6)])
+def test_delta_orthogonal_of_a_dense_kernel_is_orthogonal(shape):
+    np.testing.assert_array_equal(drawn("delta_orthogonal", shape), drawn("orthogonal", shape))
+
+
+def test_delta_orthogonal_needs_as_many_channels_out_as_in():
+    with pytest.raises(
+        ValueError, match=r"shape=\(3, 3, 4, 2\) must have at least as many channels out \(last\) as in"
+    ):
+        initializers.by_name("delta_orthogonal")(KEY, (3, 3, 4, 2))
+
+
+@pytest.mark.parametrize("name", ["zeros", "xavier_normal", "he_uniform", "orthogonal", "delta_orthogonal"])
 def test_dtypes(name):
     init = initializers.by_name(name)
     for dtype in (jnp.float16, jnp.bfloat16, jnp.float32):
@@ -180,7 +212,7 @@ def test_dtypes(name):
     with jax.enable_x64(True):
         w = drawn(name, (3, 2), dtype=jnp.float64)
         assert w.dtype == np.float64
-        if name == "orthogonal":
+        if name.endswith("orthogonal"):
             np.testing.assert_allclose(w.T @ w, np.eye(2), atol=1e-14)
         elif name != "zeros":
             assert (w != w.astype(np.float32)).all()  # all of its digits are drawn
@@ -226,7 +258,7 @@ def test_errors():
             initializers.by_name(name)(KEY, (5,))
 
 
-@pytest.mark.parametrize("name", ["xavier_normal", "xavier_uniform", "orthogonal"])
+@pytest.mark.parametrize("name", ["xavier_normal", "xavier_uniform", "orthogonal", "delta_orthogonal"])
 def test_a_gain_may_be_traced(name):
     def draw(gain, dtype=jnp.float32):
         return initializers.by_name(name, gain=gain)(KEY, (6, 5), dtype)
@@ -243,7 +275,7 @@ def test_a_gain_may_be_traced(name):
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 3, 4, 5)])
-@pytest.mark.parametrize("name", ["small_normal", "xavier_uniform", "he_normal", "orthogonal"])
+@pytest.mark.parametrize("name", ["small_normal", "xavier_uniform", "he_normal", "orthogonal", "delta_orthogonal"])
 def test_a_unit_needs_inputs(name, shape):
     with pytest.raises(ValueError, match=rf"shape={re.escape(str(shape))} must have no axis of size 0"):
         initializers.by_name(name)(KEY, shape)

@@ -594,8 +594,9 @@ def test_a_net_that_cannot_be_padded():
     for widths in ([0], [9], [-1], [np.int64(9)]):
         with pytest.raises(ValueError, match="between 1 and the allocation"):
             models.padded_mlp(models.MLP((8,)), widths)
-    with pytest.raises(ValueError, match="cannot be padded"):
-        models.padded_mlp(models.MLP((8,), initializer="orthogonal"), [4])
+    for name in ("orthogonal", "delta_orthogonal"):
+        with pytest.raises(ValueError, match=f"initializer '{name}' cannot be padded"):
+            models.padded_mlp(models.MLP((8,), initializer=name), [4])
     with pytest.raises(ValueError, match="did you mean 'he_normal'"):
         models.init(models.MLP((8,), initializer="he_norml"), KEY, X)
 

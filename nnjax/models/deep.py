@@ -13,18 +13,12 @@ import numpy as np
 
 from nnjax import activations, conv, initializers
 from nnjax.initializers import Initializer
+from nnjax.models.watch import COLLECTIONS
 from nnjax.naming import choose
 from nnjax.types import Array
 
-LAYER_COLLECTIONS = ("layer_records", "layer_offsets")
-"""Collections that a loop over layers must pass along, stacked on axis 0 (see `nnjax.models.signals`)."""
-
-_STACKED = dict.fromkeys(("params", "batch_stats", *LAYER_COLLECTIONS), 0)
+_STACKED: Any = dict.fromkeys(("params", "batch_stats", *COLLECTIONS), 0)
 _NORMALIZE = ("none", "before")
-
-# Iterations of the loop over layers that are compiled into one pass through it: fewer copies of what a layer keeps
-# for its gradient. Measured at 30 layers of 64 units and 64 examples; more gains little and compiles longer.
-_UNROLL = 1
 
 
 class _Hidden(nn.Module):
@@ -98,8 +92,8 @@ class DeepMLP(nn.Module):
 class DeepCNN(nn.Module):
     """``depth`` 3x3 convolutions to ``width`` channels, each with an activation, the mean of all pixels, then logits.
 
-    Neither pooling nor normalization nor shortcuts, after the nets of Xiao et al. (2018): pictures keep their size, with
-    zeros around them. Parameters are those of `DeepMLP`, "hidden" stacked: (depth - 1, 3, 3, width, width).
+    Neither pooling nor normalization nor shortcuts, after the nets of Xiao et al. (2018): pictures keep their size,
+    with zeros around them. Parameters are those of `DeepMLP`, "hidden" stacked: (depth - 1, 3, 3, width, width).
 
     Attributes:
       depth: convolutions.
@@ -147,7 +141,7 @@ def _loop(
 ) -> Array:
     """``step`` once for each of ``count`` stacked layers, the first ``alive`` of them if given."""
     # Variables cannot be made, nor layers recorded, in one branch alone.
-    watched = hidden.is_initializing() or any(hidden.is_mutable_collection(name) for name in LAYER_COLLECTIONS)
+    watched = hidden.is_initializing() or any(hidden.is_mutable_collection(name) for name in COLLECTIONS)
 
     def body(hidden: _Hidden, x: Array, place: Array) -> tuple[Array, None]:
         if alive is None:
@@ -156,7 +150,7 @@ def _loop(
             return jnp.where(place < alive, step(hidden, x), x), None
         return nn.cond(place < alive, step, lambda hidden, x: x, hidden, x), None
 
-    scan = nn.scan(body, variable_axes=_STACKED, split_rngs={"params": True}, unroll=min(_UNROLL, count))
+    scan = nn.scan(body, variable_axes=_STACKED, split_rngs={"params": True})
     return scan(hidden, x, jnp.arange(count))[0]
 
 
