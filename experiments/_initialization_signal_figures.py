@@ -51,9 +51,7 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
 # Signals
 
 
-def _schemes(
-    axes: Axes, panel: xr.Dataset, name: str, expected: str, scale: float = 1.0
-) -> None:
+def _schemes(axes: Axes, panel: xr.Dataset, name: str, expected: str, scale: float = 1.0) -> None:
     """Each scheme's mean at some layers with its 95 % interval, staggered so that none hides another; theory black.
 
     There is a gap where a mean is not finite.
@@ -117,7 +115,10 @@ def _lengths(panel: xr.Dataset, what: str) -> Figure:
         cell.yaxis.set_minor_locator(_none())
         cell.set(title=activation, xlabel="layer l", ylim=ends)
         if np.all(here[f"theory_log_{what}"].values[..., 0] == -np.inf):
-            cell.annotate(f"exactly 0 below layer {depth}", (0.5, 0.2), xycoords="axes fraction", ha="center", fontsize=8)
+            cell.annotate(
+                f"exactly 0 below layer {depth}", (0.5, 0.2), xycoords="axes fraction", ha="center", fontsize=8
+            )
+            cell.set_xlim(0, depth + 1)
         if number % 4 == 0:
             cell.set_ylabel("q" if what == "length" else f"|δ_l|² / |δ_{depth}|²")
     rest.set_axis_off()

@@ -166,14 +166,15 @@ def _forward(
         log_length = 2 * log_scale + log_square
         near = jnp.clip(log_length / 2, -_FAR, _FAR)
         y, slope = slopes(jnp.exp(near) * u)
-        norm = jnp.linalg.norm(u, axis=1, keepdims=True)
-        norm = u / jnp.where(norm > 0, norm, 1.0)
+        norm = u / jnp.linalg.norm(u, axis=1, keepdims=True)
+        cosines = jnp.sum(norm[:half] * norm[half:], axis=1)
+        correlation = jnp.mean(cosines)
         found = {
             "log_length": log_length,
             "mean_log_length": log_length + less,
             "saturated": jnp.mean(jnp.abs(slope) < SATURATED),
             "dead": jnp.mean(jnp.all((y == 0) | (slope == 0), axis=0)),
-            "correlation": jnp.mean(jnp.sum(norm[:half] * norm[half:], axis=1)),
+            "correlation": jnp.where(jnp.isnan(correlation), jnp.nansum(cosines) / half, correlation),
         }
         signal, log_square, _ = _normalized(y)
         log_scale = log_square / 2 + jnp.where(log_length > -jnp.inf, log_length / 2 - near, 0.0)
