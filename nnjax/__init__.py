@@ -34,6 +34,7 @@ _SUBMODULES = (
     "theory",
     "train",
     "types",
+    "wann",
 )
 
 
