@@ -269,7 +269,7 @@ def _overflow_rows(panel: xr.Dataset) -> list[Row]:
     seeds, depth = panel.sizes["seed"], panel.sizes["layer"]
     relu = panel.sel(activation="relu", scheme="standard_normal")
     finite = all(
-        (np.isfinite(panel[name]) | (panel[f"theory_{name}"] == -np.inf)).values.all()
+        bool((np.isfinite(panel[name]) | (panel[f"theory_{name}"] == -np.inf)).all())
         for name in ("log_length", "log_gradient", "saturated", "dead")
     )
     length = relu["log_length"].transpose("seed", "layer").values / np.log(10)

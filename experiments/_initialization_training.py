@@ -180,7 +180,7 @@ def _scores(rates: xr.Dataset, members: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _training(config: Any, family: str) -> TrainConfig:
-    steps = config.cnn_steps if family == "cnn" else config.steps
+    steps = {"sgd": config.steps, "cnn": config.cnn_steps}.get(family, config.arm_steps)
     first = min(10, steps)
     kept = log_spaced_steps(steps, max(2, round(MARKS_A_DECADE * math.log10(steps / first))), first=first)
     return TrainConfig(steps=steps, batch_size=config.batch_size, evaluate_at=kept, evaluation_batch=EVALUATED)
@@ -277,7 +277,8 @@ def panels(
     }
     facts = {"data": config.data, "n": config.train_n, "width": config.width, "batch_size": config.batch_size}
     for name, dataset in made.items():
-        dataset.attrs |= facts | {"steps": config.cnn_steps if name == "cnn" else config.steps}
+        steps = {"cnn": config.cnn_steps, "arms": config.arm_steps}.get(name, config.steps)
+        dataset.attrs |= facts | {"steps": steps}
     made["cnn"].attrs |= {"depth": config.cnn_depth, "width": config.cnn_width}
     return made
 

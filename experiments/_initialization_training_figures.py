@@ -151,7 +151,7 @@ def _arms(found: xr.Dataset, training: xr.Dataset) -> Figure:
     depth = int(found.attrs["depth"])
     panels: dict[str, xr.Dataset] = {}
     if depth in training["depth"].values:
-        panels["sgd"] = training.sel(depth=depth, scheme=list(ARM_SCHEMES))
+        panels["sgd"] = training.sel(depth=depth, scheme=list(ARM_SCHEMES), step=slice(0, found.attrs["steps"]))
     panels |= {arm: found.sel(arm=arm) for arm in ARMS}
     for ax, (arm, one) in zip(axes.flat, panels.items(), strict=False):
         _curves(ax, one)

@@ -1,5 +1,6 @@
 """The initialisation study's panels inputs, zero, signals and histograms: lanes, theory, report and figures."""
 
+from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 
@@ -19,21 +20,37 @@ from nnjax import activations, initializers, results
 TINY = SimpleNamespace(
     input_draws=4000, zero_steps=5, signal_depth=6, signal_width=16, signal_inputs=8, signal_seeds=3, bias_variance=0.0,
     histogram_depth=3, histogram_width=12, histogram_steps=4, batch_size=8, data="digits",
+    activations=signals.ACTIVATIONS, schemes=tuple(signals.SCHEMES),
 )  # fmt: skip
+RNG = np.random.default_rng(0)
+DATA = {"x_train": RNG.normal(size=(60, 7)).astype(np.float32), "y_train": np.arange(60) % 10}
+
+
+@contextmanager
+def unoptimized():
+    """Without the compiler's optimizations, which take longer than running nets this small."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")
 def tree():
-    rng = np.random.default_rng(0)
-    data = {"x_train": rng.normal(size=(60, 7)).astype(np.float32), "y_train": np.arange(60) % 10}
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)  # which take longer than running nets this small
-    try:
-        calls = signals.sweeps(TINY, data, jax.random.key(0))
-        groups = {name: call() for name, call in calls.items()}
+    with unoptimized():
+        groups = {name: call() for name, call in signals.sweeps(TINY, DATA, jax.random.key(0)).items()}
         return xr.DataTree.from_dict(signals.with_theory(groups, TINY))
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+
+
+def _other(tree, **changes):
+    """The tree with another signals panel."""
+    config = SimpleNamespace(**(vars(TINY) | changes))
+    with unoptimized():
+        groups = {name: group.to_dataset() for name, group in tree.children.items()}
+        groups["signals"] = signals.sweeps(config, DATA, jax.random.key(0))["signals"]()
+        return xr.DataTree.from_dict(signals.with_theory(groups, config))
 
 
 def test_tiny_run_fills_every_panel_and_none_diverges(tree):
@@ -71,6 +88,74 @@ def test_figures_are_made_from_what_a_folder_holds(tree, tmp_path):
     for name, figure in made.items():
         figure.savefig(tmp_path / f"{name}.png")
         assert all(axes.get_xlabel() for axes in figure.axes if axes.has_data() and axes.axison), name
+
+
+# Other activations and schemes
+
+
+def test_what_was_chosen_is_all_that_is_computed_drawn_and_reported(tree):
+    chosen = _other(tree, activations=("sin", "relu"), schemes=("glorot_normal", "orthogonal"))
+    panel = chosen["signals"].to_dataset()
+    assert list(panel["activation"].values) == ["sin", "relu"]
+    assert list(panel["scheme"].values) == ["xavier_normal", "orthogonal"]
+    for name in ("log_length", "log_gradient", "theory_log_length", "finite_log_gradient"):
+        here = {"activation": ["relu"], "scheme": ["xavier_normal", "orthogonal"]}
+        np.testing.assert_allclose(panel[name].sel(here), tree["signals"][name].sel(here), atol=1e-9)
+    sine = (1 - np.exp(-2 * np.exp(panel["theory_log_length"].sel(activation="sin", scheme="orthogonal")))) / 2
+    np.testing.assert_allclose(np.log(sine[:-1]), panel["theory_log_length"][0, 1, 1:], atol=1e-6)  # E sin^2 sqrt(q) z
+
+    rows = reporting.rows(chosen)
+    usual = reporting.rows(tree)  # those on other panels are the same
+    words = ("tanh", "logistic", "swish", "identity", "linear", "he_normal", "LeCun")
+    assert not any(word in row.claim for row in rows if row not in usual for word in words)
+    assert sum(row.claim.startswith("sin,") for row in rows) == 3  # length, gradient, correlation
+    assert [row.claim for row in rows if row.source == reporting._REFERENCE] == [
+        "relu, xavier_normal: the signal is that of mean field"
+    ]
+    (gradient,) = (row for row in rows if row.claim.startswith("sin, 6 layers, all schemes: the gradient"))
+    assert gradient.tolerance == "50 % of theory, or mean ln within 3 s.e. + 0.05 of finite width"
+    made = figures.plot(chosen)
+    assert [axes.get_title() for axes in made["signals_backward"].axes[:2]] == ["sin", "relu"]
+    assert [axes.get_title() for axes in made["signals_units"].axes] == ["ReLU: off for all 8 inputs"]
+    (legend,) = (axes.get_legend() for axes in made["signals_forward"].axes if axes.get_legend())
+    assert [text.get_text() for text in legend.get_texts()] == ["Xavier = LeCun, normal", "orthogonal", "mean field"]
+
+
+def test_a_slope_of_zero_everywhere_gives_a_gradient_of_zero_that_is_said(tree, tmp_path):
+    chosen = _other(tree, activations=("step",), schemes=("lecun_normal",), signal_depth=4)
+    panel = chosen["signals"].to_dataset()
+    assert not panel["diverged"].any()
+    gradient = panel["log_gradient"].transpose("seed", "activation", "scheme", "layer").values
+    assert np.all(gradient[..., :-1] == -np.inf)
+    assert np.all(gradient[..., -1] == 0)
+    assert np.isfinite(panel["log_length"]).all()
+    said = {row.claim: row.verdict for row in reporting.rows(chosen) if row.claim.startswith(("step", "mean ln of"))}
+    assert (
+        said.pop("step, all schemes: the slope is 0 everywhere, so that no gradient passes the last layer") == "holds"
+    )
+    assert not any("gradient" in claim for claim in said)
+    made = figures.plot(chosen)
+    assert "signals_units" not in made
+    made["signals_backward"].savefig(tmp_path / "figure.png")
+    assert "exactly 0 below layer 4" in [text.get_text() for text in made["signals_backward"].axes[0].texts]
+
+
+def test_a_net_that_falls_silent_has_no_nan():
+    """Of two ReLUs a layer, all are off sooner or later; biases then speak alone."""
+    lane = partial(signals.signals_lane, depth=40, width=2, inputs=4, activations=("relu", "threshold"))
+    with unoptimized():
+        silent = jax.jit(partial(lane, bias_variance=0.0, schemes=("lecun_normal",)))(jax.random.key(0), {}, None)
+        biased = jax.jit(partial(lane, bias_variance=1e-30, schemes=("small_normal",)))(jax.random.key(0), {}, None)
+    assert not silent["diverged"]
+    assert silent["log_length"][0, 0, -1] == -np.inf
+    assert silent["log_gradient"][0, 0, 0] == -np.inf
+    assert silent["correlation"][0, 0, -1] == 0
+    lost = np.asarray(silent["log_length"][1, 0]) == -np.inf
+    assert lost.any()
+    assert not np.any(lost[1:] & lost[:-1])  # 0 makes a threshold unit fire
+    # A bias of 1e-15 is nothing beside what is left of the signal at first, and in the end all there is.
+    assert not biased["diverged"]
+    assert np.isfinite(biased["log_length"]).all()
 
 
 # Zero and histograms
@@ -297,6 +382,7 @@ def _panel(names, schemes):
     with jax.enable_x64(True):
         run = jax.jit(lane)
         lanes = [run(jax.random.fold_in(key, seed), {}, None) for seed in range(16)]
+    assert not any(lane.pop("diverged") for lane in lanes)
     axes = ("seed", "activation", "scheme", "layer")
     found = {name: (axes, np.stack([np.asarray(lane[name]) for lane in lanes])) for name in lanes[0]}
     return xr.Dataset(found, {"activation": list(names), "scheme": list(schemes)})

@@ -37,6 +37,7 @@ class Config:
     rates: tuple[float, ...] = (0.001, 0.01, 0.1)
     adam_rates: tuple[float, ...] = (0.0001, 0.001)
     arm_depth: int = 30
+    arm_steps: int = 100
     cnn_depth: int = 3
     cnn_width: int = 4
     cnn_steps: int = 12
