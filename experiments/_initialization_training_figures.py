@@ -150,7 +150,8 @@ def _arms(found: xr.Dataset, training: xr.Dataset) -> Figure:
     made, axes = figure(2, 3, width=2.9, height=2.5)
     depth = int(found.attrs["depth"])
     panels: dict[str, xr.Dataset] = {}
-    if depth in training["depth"].values:
+    marks = training["step"].values
+    if depth in training["depth"].values and ((marks > 0) & (marks <= found.attrs["steps"])).any():
         panels["sgd"] = training.sel(depth=depth, scheme=list(ARM_SCHEMES), step=slice(0, found.attrs["steps"]))
     panels |= {arm: found.sel(arm=arm) for arm in ARMS}
     for ax, (arm, one) in zip(axes.flat, panels.items(), strict=False):

@@ -20,8 +20,8 @@ from nnjax.train import make_train
 TINY = study.Config(
     input_draws=40, zero_steps=2, signal_depth=3, signal_width=4, signal_inputs=2, signal_seeds=2,
     histogram_depth=2, histogram_width=4, histogram_steps=2, train_n=80, validation_n=40, depths=(2, 3), width=4,
-    batch_size=20, steps=4, seeds=2, selection_seeds=1, rates=(0.01,), adam_rates=(0.01,), arm_depth=2, arm_steps=3, cnn_depth=2,
-    cnn_width=2, cnn_steps=2, cnn_seeds=2, map_variances=(0.5, 1.5, 4.0), map_depths=(2, 5), map_width=8, map_steps=6,
+    batch_size=20, steps=4, seeds=2, selection_seeds=1, rates=(0.01,), adam_rates=(0.01,), arm_depth=2, arm_steps=3,
+    cnn_depth=2, cnn_width=2, cnn_steps=2, cnn_seeds=2, map_variances=(0.5, 1.5, 4.0), map_depths=(2, 5), map_width=8, map_steps=6,
     map_seeds=2,
 )  # fmt: skip
 
