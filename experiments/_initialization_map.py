@@ -1,4 +1,10 @@
-"""The trainability map of the initialisation study: variance of the weights against depth."""
+"""The trainability map of the initialisation study: variance of the weights against depth.
+
+Settled after trial runs on digits: the learning rate (0.003, one for the whole map as in Schoenholz et al., 2017; here
+with momentum 0.9, there plain), the number of steps in preset quick (at 150 the strongest weights' nets fell short by
+more than a factor of 2), the training accuracy that counts as learned, and the tolerance of a factor of 2. The factor 6
+is theirs, an observation and not a result of theory.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +18,7 @@ import numpy as np
 import optax
 from scipy.stats import spearmanr
 
+from experiments._initialization_training_report import verdict
 from nnjax import initializers, plotting
 from nnjax.losses import cross_entropy, zero_one
 from nnjax.models import DeepMLP, network
@@ -112,7 +119,6 @@ def with_theory(results: xr.Dataset, config: Any) -> xr.Dataset:
         critical = mean_field.critical_weight_variance(config.map_activation, config.map_bias_variance)
     results = results.assign(
         correlation_scale=("weight_variance", np.asarray(scales.correlation)),
-        gradient_scale=("weight_variance", np.abs(np.asarray(scales.gradient))),
     )
     results.attrs |= {
         "activation": config.map_activation, "bias_variance": config.map_bias_variance, "critical": float(critical),
@@ -146,6 +152,11 @@ def predicted_depth(results: xr.Dataset) -> np.ndarray:
     return np.minimum(DEPTHS_OF_MEMORY * results["correlation_scale"].values, results["depth"].values[-1])
 
 
+def with_prediction(results: xr.Dataset) -> xr.Dataset:
+    """The variances for which theory has a depth scale: lengths that grow for ever have none."""
+    return results.isel(weight_variance=np.flatnonzero(results["correlation_scale"].values > 0))
+
+
 def rank_correlation(results: xr.Dataset, seed: int = 0) -> Interval:
     """Spearman's correlation of predicted and measured depths over the variances, with a 95 % bootstrap interval.
 
@@ -174,35 +185,36 @@ def _ranks(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def rows(tree: xr.DataTree) -> list[Row]:
-    """Whether theory orders the depths to which nets train."""
-    results = tree["map"].to_dataset()
+    """Whether theory orders the depths to which nets train, and how far they go."""
+    whole = tree["map"].to_dataset()
+    results, critical = with_prediction(whole), whole.attrs["critical"]
+    variances, depths = results["weight_variance"].values, results["depth"].values
+    below, left = int((variances < critical).sum()), whole.sizes["weight_variance"] - len(variances)
+    above = int((variances > critical).sum())
+    claim = (
+        f"{DEPTHS_OF_MEMORY} depth scales of the correlation order the depths to which {whole.attrs['activation']} "
+        f"nets train ({below} variances below, {above} above the critical one; {len(depths)} depths"
+        + (f"; {left} without a depth scale left out)" if left else ")")
+    )
+    quantity = "Spearman's rank correlation, predicted and measured depth; bootstrap interval"
+    seeds, source = whole.sizes["seed"], "Schoenholz et al. (2017)"
+    if len(variances) < 3 or not np.isfinite(critical):
+        return [Row(claim, quantity, "-", "-", seeds, "-", source, "> 0.9", "not comparable")]
     found = rank_correlation(results)
-    depths, variances = results["depth"].values, results["weight_variance"].values
-    seeds, sides = results.sizes["seed"], int((variances < results.attrs["critical"]).sum())
+    said = verdict(found.mean > 0.9, found.high < 0.9)
+    first = Row(claim, quantity, f"{float(found.mean):.3f}", str(found), seeds, "-", source, "> 0.9", said)
     accuracy = results["train_accuracy"].transpose("weight_variance", "seed", "depth").values
     ratio = np.exp(np.log(trainable_depth(accuracy, depths)).mean(axis=1)) / predicted_depth(results)
-    reached = predicted_depth(results) < depths[-1]
-    found_rows = [
-        Row(
-            f"{DEPTHS_OF_MEMORY} depth scales of the correlation order the depths to which "
-            f"{results.attrs['activation']} nets train ({sides} variances below, {len(variances) - sides} above the "
-            f"critical one; {len(depths)} depths)",
-            "Spearman's rank correlation, predicted and measured depth; bootstrap interval",
-            f"{float(found.mean):.3f}", str(found), seeds, "-", "Schoenholz et al. (2017)", "> 0.9",
-            "holds" if found.mean > 0.9 else "fails" if found.high < 0.9 else "open",
-        )
-    ]  # fmt: skip
-    if reached.any():
-        found_rows.append(
-            Row(
-                f"nets train to about {DEPTHS_OF_MEMORY} depth scales",
-                "measured over predicted depth, median and range over variances whose prediction is on the map",
-                f"{np.median(ratio[reached]):.2f}", f"[{ratio[reached].min():.2g}, {ratio[reached].max():.2g}]", seeds,
-                "1", "Schoenholz et al. (2017)", "a factor of 2 for every variance",
-                "holds" if np.all((ratio[reached] > 0.5) & (ratio[reached] < 2)) else "fails",
-            )
-        )  # fmt: skip
-    return found_rows
+    ratio = ratio[predicted_depth(results) < depths[-1]]
+    if not len(ratio):
+        return [first]
+    second = Row(
+        f"nets train to about {DEPTHS_OF_MEMORY} depth scales",
+        "measured over predicted depth, median; range over variances whose prediction is on the map",
+        f"{np.median(ratio):.2f}", f"[{ratio.min():.2g}, {ratio.max():.2g}]", seeds, "1", source,
+        "a factor of 2 for every variance", verdict(np.all((ratio > 0.5) & (ratio < 2))),
+    )  # fmt: skip
+    return [first, second]
 
 
 # The figure
@@ -233,11 +245,12 @@ def _map(results: xr.Dataset) -> Figure:
                 results.attrs["activation"], jnp.asarray(fine), results.attrs["bias_variance"]
             )
         line = DEPTHS_OF_MEMORY * np.asarray(scales.correlation)
+        line = np.where(line > 0, line, np.nan)
         # White with a black edge: seen on every color of the map and on the legend's paper.
         edge = [withStroke(linewidth=3.5, foreground="black"), Normal()]
         plotting.theory(
-            panel, fine, line, label=rf"theory: {DEPTHS_OF_MEMORY} $\xi_c$", color="white", linestyle="-", linewidth=2,
-            path_effects=edge,
+            panel, fine, line, label=rf"{DEPTHS_OF_MEMORY} depth scales $\xi_c$ of theory", color="white",
+            linestyle="-", linewidth=2, path_effects=edge,
         )  # fmt: skip
         measured = trainable_depth(accuracy.transpose(0, 2, 1), depths)
         panel.plot(
@@ -248,7 +261,8 @@ def _map(results: xr.Dataset) -> Figure:
         plotting.log_axis(panel, list(depths), "y")
         panel.set_ylim(_edges(depths)[0], _edges(depths)[-1])
         panel.set_xlim(_edges(variances)[0], _edges(variances)[-1])
-        plotting.mark(panel, results.attrs["critical"], f"critical: {results.attrs['critical']:.3f}", color="0.2")
+        if _edges(variances)[0] < results.attrs["critical"] < _edges(variances)[-1]:
+            plotting.mark(panel, results.attrs["critical"], f"critical: {results.attrs['critical']:.3f}", color="0.2")
         panel.grid(visible=False)
         panel.set_xlabel(r"variance of the weights, $\sigma_w^2$ (times 1/fan_in)")
         panel.set_ylabel("hidden layers")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from experiments._initialization_signal_figures import LOOK
 from experiments._initialization_training_lanes import ARM_SCHEMES, ARMS
 from experiments._initialization_training_report import LEARNED, steps_to
 from nnjax.plotting import COLORS, band, figure, log_axis, style
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOOKS: dict[str, dict[str, Any]] = {
-    "he_normal": {"color": COLORS[0], "label": "He"},
-    "xavier_normal": {"color": COLORS[1], "label": "Xavier"},
-    "orthogonal": {"color": COLORS[2], "label": "orthogonal"},
-    "delta_orthogonal": {"color": COLORS[3], "label": "delta-orthogonal"},
-    "small_normal": {"color": COLORS[4], "label": "N(0, 0.01²)"},
-    "standard_normal": {"color": COLORS[5], "label": "N(0, 1)"},
-    "zeros": {"color": "0.45", "label": "zeros"},
+    "he_normal": {"color": LOOK["he_normal"][0], "label": "He"},
+    "xavier_normal": {"color": LOOK["xavier_normal"][0], "label": "Xavier"},
+    "orthogonal": {"color": COLORS[4], "label": "orthogonal"},
+    "delta_orthogonal": {"color": COLORS[5], "label": "delta-orthogonal"},
+    "small_normal": {"color": LOOK["small_normal"][0], "label": "N(0, 0.01²)"},
+    "standard_normal": {"color": LOOK["standard_normal"][0], "label": "N(0, 1)"},
+    "zeros": {"color": "0.45", "label": "zeros", "linestyle": (0, (4, 4))},
 }
-"""A scheme's look, the same in all figures, in the order of legends."""
+"""A scheme's look in these figures, in the order of legends; the color of a variance is that of the signal figures."""
 
 _TICKS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000)
 
@@ -56,7 +57,7 @@ def _curves(axes: Axes, found: xr.Dataset) -> None:
     _chance(axes)
     steps = later["step"].values
     log_axis(axes, [tick for tick in _TICKS if steps[0] <= tick <= steps[-1]])
-    axes.set(ylim=(-0.02, 1.02), xlim=(steps[0], steps[-1]))
+    axes.set(ylim=(-0.02, 1.02), xlim=(steps[0], max(steps[-1], steps[0] + 1)))
 
 
 def _present(found: xr.Dataset) -> list[str]:
@@ -156,6 +157,9 @@ def _arms(found: xr.Dataset, training: xr.Dataset) -> Figure:
     panels |= {arm: found.sel(arm=arm) for arm in ARMS}
     for ax, (arm, one) in zip(axes.flat, panels.items(), strict=False):
         _curves(ax, one)
+        lost = [LOOKS[name]["label"] for name in _present(one) if bool(one["diverged"].sel(scheme=name).all())]
+        if lost:
+            ax.text(0.97, 0.5, f"diverged: {', '.join(lost)}", transform=ax.transAxes, ha="right", fontsize=7.5)
         ax.set_title(f"{ARM_TITLES[arm]}, rate {float(one['rate']):g}", fontsize=8.5)
         ax.set(xlabel="step", ylabel="training accuracy")
         ax.label_outer()

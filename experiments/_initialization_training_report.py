@@ -41,7 +41,17 @@ def rows(tree: xr.DataTree) -> list[Row]:
     if LEARNABLE in training["depth"].values:
         found.append(_learnable_row(training))
     found += [_lead_row(training), _deepest_row(training), *_arm_rows(arms), *_cnn_rows(tree["cnn"].to_dataset())]
-    return found
+    return [_few(row) for row in found]
+
+
+def _few(row: Row) -> Row:
+    """The row, which says so where its seeds are too few for more than a smoke test."""
+    return row._replace(tolerance=f"{row.tolerance}; {row.seeds} seeds, a smoke test") if row.seeds < 5 else row
+
+
+def _share(found: Interval) -> str:
+    """An interval of an accuracy, which lies between 0 and 1."""
+    return str(Interval(*(np.clip(end, 0, 1) for end in found)))
 
 
 def verdict(yes: Any, no: Any = True) -> str:
@@ -133,7 +143,7 @@ def _stalling_rows(training: xr.Dataset) -> list[Row]:
         Row(
             f"{title}: Xavier stays near chance while He learns",
             f"Xavier's training accuracy at the step where He's mean has reached {LEARNED:g} (settled after a pilot)",
-            first[1], str(first[0]), seeds, "stalls", HE, f"interval at or below {NEAR_CHANCE:g}", first[2],
+            first[1], _share(first[0]), seeds, "stalls", HE, f"interval at or below {NEAR_CHANCE:g}", first[2],
         ),
         Row(
             f"{title}: Xavier does not learn within {budget} steps",
@@ -141,7 +151,7 @@ def _stalling_rows(training: xr.Dataset) -> list[Row]:
             f"{np.isfinite(other).sum()} of {seeds} (Xavier {xavier[:, -1].mean():.3f}, He {he[:, -1].mean():.3f} in "
             "the end)",
             f"{end}, He minus Xavier", seeds, "stalls", HE, "no seed",
-            verdict(not np.isfinite(other).any()),
+            verdict(not np.isfinite(other).any() and np.isfinite(when), np.isfinite(other).any()),
         ),
         Row(
             f"{title}: He's nets are the better ones on new examples",
@@ -160,12 +170,13 @@ def _learnable_row(training: xr.Dataset) -> Row:
     ahead = t_interval(lead(he, xavier, budget))
     both = np.isfinite(he).all() and np.isfinite(xavier).all()
     said = verdict(both and ahead.low > 0, ahead.high < 0)
+    late = " and ".join(name for name, steps in (("He", he), ("Xavier", xavier)) if not np.isfinite(steps).all())
     return Row(
         f"{_where(training)}: {LEARNABLE} ReLU layers, plain SGD with momentum: both learn, He earlier",
         f"steps to a training accuracy of {LEARNED:g}; interval: log2 of Xavier's over He's, paired by seed",
         f"He {_counted(he)}; Xavier {_counted(xavier)}",
         str(ahead), len(he), "both converge, He earlier", HE, f"all seeds within {budget} steps, interval above 0",
-        said if both or said != "open" else f"open: Xavier not there in {budget} steps",
+        said if both or said != "open" else f"open: {late} not there in {budget} steps",
     )  # fmt: skip
 
 
@@ -179,15 +190,16 @@ def _lead_row(training: xr.Dataset) -> Row:
         if np.isfinite(he).all() and np.isfinite(xavier).all():
             depths.append(depth)
             leads.append(ahead)
-        words.append(f"{depth}: {'' if np.isfinite(xavier).all() else '> '}{2 ** ahead.mean():.1f}")
+        mark = "" if np.isfinite(xavier).all() else "> "
+        words.append(f"{depth}: {mark}{2 ** ahead.mean():.1f}" if np.isfinite(he).all() else f"{depth}: He too slow")
     found = Interval(*[np.asarray(np.nan)] * 3)
-    if len(depths) > 1:
+    if len(depths) > 2:
         found = t_interval(np.polyfit(np.log2(depths), np.stack(leads), 1)[0])
     return Row(
         f"{_where(training)}: the deeper the net, the more steps Xavier needs for He's one",
         f"Xavier's steps to {LEARNED:g} over He's, by depth (>: some seeds not there in {budget}); interval: slope of "
-        "its log2 in log2 depth, by seed, over depths where all seeds of both get there",
-        ", ".join(words), str(found), training.sizes["seed"], "-", "own check", "slope above 0",
+        f"its log2 in log2 depth, by seed, where all seeds of both get there (depths {', '.join(map(str, depths))})",
+        ", ".join(words), str(found), training.sizes["seed"], "-", "own check", "slope above 0, three depths or more",
         verdict(found.low > 0, found.high < 0),
     )  # fmt: skip
 
@@ -237,7 +249,7 @@ def _arm_rows(arms: xr.Dataset) -> list[Row]:
             Row(
                 f"{_where(arms)}: with {name} Xavier's start learns at {arms.attrs['depth']} ReLU layers too{extra}",
                 f"training accuracy after {arms.attrs['steps']} steps",
-                shown, f"{xavier}, Xavier", arms.sizes["seed"], "learns", source,
+                shown, f"{_share(xavier)}, Xavier", arms.sizes["seed"], "learns", source,
                 f"interval at or above {LEARNED:g}", verdict(xavier.low >= LEARNED, xavier.high < LEARNED),
             )
         )  # fmt: skip
@@ -255,7 +267,7 @@ def _residual_row(arms: xr.Dataset) -> Row:
         "diverge from Xavier's and He's starts",
         f"training accuracy of N(0, 0.01²) after {arms.attrs['steps']} steps, and seeds of {arms.sizes['seed']} that "
         "diverged (settled after a pilot)",
-        f"{float(small.mean):.3f}; {counts}", str(small), arms.sizes["seed"], "standard starts explode",
+        f"{float(small.mean):.3f}; {counts}", _share(small), arms.sizes["seed"], "standard starts explode",
         "Zhang, Dauphin and Ma (2019)", f"interval at or above {LEARNED:g}, all of the others diverged",
         verdict(small.low >= LEARNED and bool(lost.all()), small.high < LEARNED or not lost.any()),
     )  # fmt: skip

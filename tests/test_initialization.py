@@ -21,8 +21,8 @@ TINY = study.Config(
     input_draws=40, zero_steps=2, signal_depth=3, signal_width=4, signal_inputs=2, signal_seeds=2,
     histogram_depth=2, histogram_width=4, histogram_steps=2, train_n=80, validation_n=40, depths=(2, 3), width=4,
     batch_size=20, steps=4, seeds=2, selection_seeds=1, rates=(0.01,), adam_rates=(0.01,), arm_depth=2, arm_steps=3,
-    cnn_depth=2, cnn_width=2, cnn_steps=2, cnn_seeds=2, map_variances=(0.5, 1.5, 4.0), map_depths=(2, 5), map_width=8, map_steps=6,
-    map_seeds=2,
+    cnn_depth=2, cnn_width=2, cnn_steps=2, cnn_seeds=2, map_variances=(0.5, 1.5, 4.0),
+    map_depths=(2, 5), map_width=8, map_steps=6, map_seeds=2,
 )  # fmt: skip
 
 
@@ -155,6 +155,22 @@ def test_a_map_without_order_has_no_correlation():
     assert panel.rows(xr.DataTree.from_dict({"map": flat}))[0].verdict != "holds"
 
 
+def test_variances_without_a_depth_scale_are_left_out():
+    found = xr.Dataset(
+        {"train_accuracy": (("weight_variance", "depth", "seed"), np.full((6, 5, 2), 0.9))},
+        {"weight_variance": [0.5, 1.0, 1.5, 3.0, 4.0, 8.0], "depth": [4, 8, 16, 32, 64], "seed": range(2)},
+    )
+    relu = panel.with_theory(found, study.Config(map_activation="relu"))  # with biases lengths grow for ever above 2
+    assert (panel.with_prediction(relu)["weight_variance"] < 2).all()
+    tree = xr.DataTree.from_dict({"map": relu})
+    assert "3 without a depth scale left out" in panel.rows(tree)[0].claim
+    panel.plot(tree)["map"].canvas.draw()
+    step = panel.with_theory(found, study.Config(map_activation="step"))  # no slope, nothing critical
+    tree = xr.DataTree.from_dict({"map": step})
+    assert [row.verdict for row in panel.rows(tree)] == ["not comparable"]
+    panel.plot(tree)["map"].canvas.draw()
+
+
 def test_the_map_is_drawn_from_what_a_folder_holds(tmp_path):
     results.write_tree(tmp_path / "results.nc", xr.DataTree.from_dict({"map": of_theory(1.0)}))
     (figure,) = panel.plot(results.read_tree(tmp_path / "results.nc")).values()
@@ -163,7 +179,7 @@ def test_the_map_is_drawn_from_what_a_folder_holds(tmp_path):
     assert "variance" in axes.get_xlabel()
     assert axes.get_ylabel() == "hidden layers"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        r"theory: 6 $\xi_c$", "measured depth (accuracy 0.5)"
+        r"6 depth scales $\xi_c$ of theory", "measured depth (accuracy 0.5)"
     ]  # fmt: skip
 
 
@@ -180,6 +196,7 @@ BAD = {
     "variance": (["--bias-variance", "-0.1"], "bias_variance=-0.1 must be at least 0"),
     "variances": (["--map-variances", "-1", "2"], "map_variances=-1.0 must be at least 0"),
     "zero variance": (["--map-variances", "0", "2"], "map_variances=(0.0, 2.0) must be positive"),
+    "one map depth": (["--map-depths", "10"], "map_depths=(10,) must have at least 2 values"),
     "nan": (["--map-rate", "nan"], "map_rate=nan must be at least 0"),
     "data": (["--data", "digit"], "data='digit' must be among digits"),
     "batch": (["--batch-size", "1000"], "batch_size=1000 must be below train_n=1000"),

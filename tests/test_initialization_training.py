@@ -261,7 +261,7 @@ def test_every_panel_has_its_axes(simulation):
     assert arms["train_accuracy"].dims == ("arm", "scheme", "seed", "step")
     assert cnn["delta"].dims == ("scheme", "seed", "layer")
     assert tuple(arms["arm"].values) == lanes.ARMS
-    assert training.sizes == {"depth": 3, "scheme": 6, "seed": 3, "step": 9}
+    assert training.sizes == {"depth": 3, "scheme": 6, "seed": 3, "step": 7}
     # Settings came back to their own places.
     late = training["train_accuracy"].mean("seed").isel(step=-1)
     assert float(late.sel(depth=30, scheme="he_normal")) > 0.9
@@ -299,7 +299,9 @@ def test_verdicts_of_a_clear_case(tree):
     said = {row.claim.split(": ", 1)[1]: row.verdict for row in rows}
     unclear = {claim: word for claim, word in said.items() if word != "holds"}
     # Adam's grid has but two rates, and pre-training's and LSUV's best ones are the ends of theirs.
-    assert [*unclear.values()] == ["open: 3 at an edge"]
+    # And two depths at which both starts learn are too few for how the lead grows.
+    assert [*unclear.values()] == ["open: 3 at an edge", "open"]
+    assert "the deeper the net" in [*unclear][1]
     assert len(rows) == 14
 
 
@@ -313,7 +315,7 @@ def curves_of(tree, **changes):
 
 
 def test_a_stall_that_is_none_fails(tree):
-    learns = curves_of(tree, d30=np.linspace(0.1, 1, 9))
+    learns = curves_of(tree, d30=np.linspace(0.1, 1, 7))
     near, within, _ = reporting._stalling_rows(learns)
     assert within.verdict == "fails"
     assert within.measured.startswith("3 of 3")
@@ -352,7 +354,7 @@ def test_thirty_layers_on_digits():
     """The claim itself, small: at 30 ReLU layers He learns while Xavier does not, and at 10 both do."""
     config = Config(train_n=1000, validation_n=400, width=64, batch_size=64, depths=(10, 30), steps=400, seeds=5)
     data = study.examples(config, flat=True)
-    rates = {10: 0.01, 30: 0.003}  # what He's validation accuracy chooses in preset quick
+    rates = {10: 0.01, 30: 0.003}  # within what He's validation accuracy chose in trial runs
     schemes = ("xavier_normal", "he_normal")
     settings = [lanes.Setting("sgd", name, depth, rate) for depth, rate in rates.items() for name in schemes]
     call = study._sweep(config, "training", "sgd", settings, range(5), KEY, data)
