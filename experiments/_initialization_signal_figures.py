@@ -98,6 +98,11 @@ def _legend(place: Any, cell: Axes, panel: xr.Dataset, mean: str = "mean") -> No
 
 
 def _lengths(panel: xr.Dataset, what: str) -> Figure:
+    """Lengths or gradients by layer and activation.
+
+    At finite width a mean of logarithms lies below infinite width's line, most of all the gradient of logistic units
+    from N(0, 1): 70 % of them are saturated, and few carry it.
+    """
     depth = panel.sizes["layer"]
     words = {"length": "mean squared net input q of layer l", "gradient": f"gradient |δ_l|²/|δ_{depth}|² at layer l"}[
         what
@@ -170,33 +175,39 @@ def _units(panel: xr.Dataset) -> dict[str, Figure]:
 def _small(inputs: xr.Dataset, zero: xr.Dataset) -> Figure:
     made, axes = figure(1, 3, width=4.1, height=3.1)
     _sums(axes[0, 0], inputs)
+    for cell, name in zip(axes[0, 1:], ("distance", "accuracy"), strict=True):
+        _zero_curves(cell, zero, name)
+    cell = axes[0, 1]
+    cell.set_yscale("symlog", linthresh=0.1)
+    largest = cell.get_ylim()[1]
+    ticks = [tick for tick in (0, 0.1, 1, 10, 100) if tick <= largest]
+    cell.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    cell.yaxis.set_minor_locator(_none())
+    cell.set(ylim=(-0.02, largest), ylabel="largest distance of two units", title="do the units of a layer part?")
+    if zero["distance"].sel(start=["zero", "constant"]).values.max() == 0:
+        cell.annotate("zero and constant: exactly 0", (zero["mark"].values[1], 0.005), fontsize=8)
+    axes[0, 2].set(ylabel="training accuracy", ylim=(0, 1.03), title="and what does the net learn?")
+    handles, labels = cell.get_legend_handles_labels()
+    note = f"start, activation; {zero.sizes['seed']} seeds\nconstant: every weight {zero.attrs['constant']:g}"
+    made.legend(handles, labels, loc="outside right center", title=note, title_fontsize=8)
+    return made
+
+
+def _zero_curves(cell: Axes, zero: xr.Dataset, name: str) -> None:
+    """A result of the zero panel over updates of Adam, for every start and activation."""
     color = {"zero": COLORS[0], "constant": COLORS[1], "random": COLORS[2]}
     line = {"tanh": "-", "relu": "--", "logistic": ":"}
     here = zero.sel(rule="adam")
     updates = np.maximum(here["mark"].values, 0.5)  # a place for 0 on a logarithmic axis
-    for cell, name in zip(axes[0, 1:3], ("distance", "accuracy"), strict=True):
-        for start, tint in color.items():
-            for activation, dash in line.items():
-                samples = here[name].sel(start=start, activation=activation).transpose("seed", "mark").values
-                band(cell, updates, samples, label=f"{start}, {activation}", color=tint, linestyle=dash)
-        ticks = [tick for tick in (1, 3, 10, 30, 100, 300, 1000) if tick <= updates[-1]]
-        log_axis(cell, [0.5, *ticks])
-        cell.set_xticks([0.5, *ticks], ["0", *map(str, ticks)])
-        cell.xaxis.set_minor_locator(_none())
-        cell.set_xlabel("updates, Adam")
-    axes[0, 1].set(yscale="symlog", ylabel="largest distance of two units")
-    axes[0, 1].set_yscale("symlog", linthresh=0.1)
-    axes[0, 1].set(ylim=(-0.02, 6), yticks=[0, 0.1, 1], title="do the units of a layer part?")
-    axes[0, 1].set_yticklabels(["0", "0.1", "1"])
-    axes[0, 1].yaxis.set_minor_locator(_none())
-    axes[0, 2].set(ylabel="training accuracy", ylim=(0, 1.03), title="and what does the net learn?")
-    still = zero["distance"].sel(start=["zero", "constant"])
-    if float(still.max()) == 0:
-        axes[0, 1].annotate("zero and constant: exactly 0", (updates[1], 0.005), fontsize=8)
-    handles, labels = axes[0, 1].get_legend_handles_labels()
-    note = f"start, activation; {zero.sizes['seed']} seeds\nconstant: every weight {zero.attrs['constant']:g}"
-    made.legend(handles, labels, loc="outside right center", title=note, title_fontsize=8)
-    return made
+    for start, tint in color.items():
+        for activation, dash in line.items():
+            samples = here[name].sel(start=start, activation=activation).transpose("seed", "mark").values
+            band(cell, updates, samples, label=f"{start}, {activation}", color=tint, linestyle=dash)
+    ticks = [tick for tick in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000) if tick <= updates[-1]]
+    log_axis(cell, [0.5, *ticks])
+    cell.set_xticks([0.5, *ticks], ["0", *map(str, ticks)])
+    cell.xaxis.set_minor_locator(_none())
+    cell.set_xlabel("updates, Adam")
 
 
 def _sums(axes: Axes, panel: xr.Dataset) -> None:
@@ -208,8 +219,9 @@ def _sums(axes: Axes, panel: xr.Dataset) -> None:
         counts = np.histogram(sums, edges, density=True)[0]
         axes.stairs(counts, edges, color=color, linewidth=1.4, label=f"{name}: variance {sums.var():.3g}")
         density = np.exp(-((edges / deviation) ** 2) / 2) / (deviation * (2 * np.pi) ** 0.5)
-        theory(axes, edges, density, label=None, linewidth=0.8)
-    axes.set(xlabel="sum of 250 weights", ylabel="density", yscale="log", ylim=(1e-5, 20), xlim=(-64, 64))
+        last = scheme == list(INPUT_SCHEMES)[-1]
+        theory(axes, edges, density, label="normal, 250 × a weight's variance" if last else None, linewidth=0.8)
+    axes.set(xlabel="sum of 250 weights", ylabel="density", yscale="log", ylim=(1e-5, 200), xlim=(-64, 64))
     axes.set_title(f"{FAN_IN} inputs of 1 into one unit")
     axes.legend(loc="upper center", fontsize=7)
 
@@ -237,14 +249,16 @@ def _histograms(panel: xr.Dataset) -> Figure:
                 cell.set_yscale("log")
                 cell.set_ylim(1e-3, 1.5 * float(panel[name].mean("seed").max()))
                 cell.set_title(f"{_WORDS[str(scheme)]}: {_WORDS[time]}")
-                cell.set_xlabel(
-                    "activation (what is beyond is in the last bin)" if activation == "relu" else "activation"
-                )
+                cell.set_xlabel(f"activation, last bin: ≥ {ends[1]:g}" if activation == "relu" else "activation")
             else:
                 cell.set_ylim(0, 1.05 * float(panel[name].mean("seed").max()))
                 cell.set_xlabel("log₁₀ |δ|")
         axes[row, 0].set_ylabel("density")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     note = f"{activation}, {panel.attrs['width']} units a layer, {panel.attrs['data']}; {panel.sizes['seed']} seeds"
+    drawn = (panel["delta_density"].mean("seed").sum("bin") * (DELTA_RANGE[1] - DELTA_RANGE[0]) / BINS).values
+    if drawn.min() < 0.95:
+        share = f"{100 * drawn.min():.0f} to {100 * drawn.max():.0f} %"
+        note += f"\nδ: {share} of a layer's are drawn, the rest are exactly 0 or below 10⁻⁷"
     made.legend(handles, labels, loc="outside lower center", ncols=len(layers), title=note, title_fontsize=8)
     return made

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from experiments._initialization_theory import signal_theory
+from experiments._initialization_theory import FAR, signal_theory
 from experiments._initialization_units import (
     CONSTANT,
     HISTOGRAM_ACTIVATIONS,
@@ -59,8 +59,6 @@ START_CORRELATION = 0.5
 
 SATURATED = 0.05
 """A unit is saturated where its activation's slope is smaller."""
-
-_FAR = 20.0  # ln of the largest scale at which an activation is evaluated: it has long taken its asymptotic form
 
 
 def signals_lane(
@@ -162,9 +160,9 @@ def _forward(
         signal, log_scale = carry  # the true signal is exp(log_scale) times as large
         weight, bias = here
         # A bias of 0 would otherwise be multiplied by infinity where the signal has vanished.
-        u, log_square, less = _normalized(signal @ weight + bias[None] * jnp.exp(-jnp.maximum(log_scale, -_FAR)))
+        u, log_square, less = _normalized(signal @ weight + bias[None] * jnp.exp(-jnp.maximum(log_scale, -FAR)))
         log_length = 2 * log_scale + log_square
-        near = jnp.clip(log_length / 2, -_FAR, _FAR)
+        near = jnp.clip(log_length / 2, -FAR, FAR)
         y, slope = slopes(jnp.exp(near) * u)
         norm = u / jnp.linalg.norm(u, axis=1, keepdims=True)
         cosines = jnp.sum(norm[:half] * norm[half:], axis=1)

@@ -8,6 +8,7 @@ Nica, 2020, for ReLU nets). `finite_width` follows mean and variance of the loga
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,9 @@ from nnjax.theory import mean_field
 from nnjax.theory.gaussian import expectation
 from nnjax.types import Array
 
-_FAR = 20.0  # ln of the largest scale at which an activation is evaluated: it has long taken its asymptotic form
+FAR = 20.0
+"""ln of the largest scale at which an activation is evaluated: it has long taken its asymptotic form."""
+
 _STEP = 0.02  # in ln of a mean square, for differences
 
 Function = Callable[[Array], Array]
@@ -50,7 +53,7 @@ class Moments(NamedTuple):
 
 def moments(activation: Function, log_q: Array) -> Moments:
     """`Moments` at ln q, ()."""
-    near = jnp.clip(log_q / 2, -_FAR, _FAR)
+    near = jnp.clip(log_q / 2, -FAR, FAR)
     scale = jnp.exp(near)
 
     def mean(function: Callable[[Array, Array, Array], Array]) -> Array:
@@ -161,33 +164,22 @@ def signal_theory(
       is 0 everywhere (their ``log_gradient`` is -inf below the last layer, and NaN to first order), else 0.
     """
 
-    @jax.jit
-    def everything(places: Array, variances: Array, rotations: Array) -> dict[str, Array]:
-        def cell(here: tuple[Array, Array, Array]) -> dict[str, Array]:
-            place, variance, rotation = here
+    def cell(here: tuple[Array, Array, Array]) -> dict[str, Array]:
+        place, variance, rotation = here
 
-            def activation(h: Array) -> Array:
-                return jax.lax.switch(place, [activations.by_name(name) for name in names], h)
+        def activation(h: Array) -> Array:
+            return jax.lax.switch(place, [activations.by_name(name) for name in names], h)
 
-            q = variance + bias_variance
-            log_q = mean_field.log_lengths(activation, depth, variance, bias_variance, jnp.log(q))
-            factors = mean_field.log_gradient_factors(activation, log_q, variance)
-            first = [(variance * c + bias_variance) / q for c in (correlation, 0.0)]
-            paths = [mean_field.correlations(activation, depth, variance, bias_variance, q=q, c=c) for c in first]
-            length, gradient = finite_width(activation, depth, width, variance, bias_variance, rotation)
-            return {
-                "log_length": log_q, "log_gradient": _from_last(factors[:-1]), "correlation": paths[0],
-                "between": paths[1], "finite_log_length": length, "finite_log_gradient": gradient,
-                "saturated": jax.vmap(lambda x: _saturated(activation, x, saturated))(log_q),
-            }  # fmt: skip
+        found = _infinite_width(activation, depth, variance, bias_variance, correlation, saturated)
+        length, gradient = finite_width(activation, depth, width, variance, bias_variance, rotation)
+        return found | {"finite_log_length": length, "finite_log_gradient": gradient}
 
-        return jax.lax.map(cell, (places, variances, rotations))
-
+    everything = jax.jit(partial(jax.lax.map, cell))
     with jax.enable_x64(True):  # lengths of 1e90, and correlations near 1
         places = np.repeat(np.arange(len(names)), len(schemes))
         variances = np.tile([float(variance) for variance, _ in schemes], len(names))
         rotations = np.tile([float(rotation) for _, rotation in schemes], len(names))
-        found = {name: np.asarray(value) for name, value in everything(places, variances, rotations).items()}
+        found = {name: np.asarray(value) for name, value in everything((places, variances, rotations)).items()}
     found = {name: value.reshape(len(names), len(schemes), depth) for name, value in found.items()}
     between, dead = found.pop("between"), np.zeros(found["correlation"].shape)
     dead[found["log_gradient"][..., 0] == -np.inf] = 1.0
@@ -197,10 +189,28 @@ def signal_theory(
     return found | {"dead": dead}
 
 
+def _infinite_width(
+    activation: Function, depth: int, variance: Array, bias_variance: float, correlation: float, saturated: float
+) -> dict[str, Array]:
+    """What `signal_theory` returns of infinitely wide nets, each (depth,), and ``between``, inputs of several pairs."""
+    q = variance + bias_variance
+    log_q = mean_field.log_lengths(activation, depth, variance, bias_variance, jnp.log(q))
+    factors = mean_field.log_gradient_factors(activation, log_q, variance)
+    first = [(variance * c + bias_variance) / q for c in (correlation, 0.0)]
+    within, between = (mean_field.correlations(activation, depth, variance, bias_variance, q=q, c=c) for c in first)
+    return {
+        "log_length": log_q,
+        "log_gradient": _from_last(factors[:-1]),
+        "correlation": within,
+        "between": between,
+        "saturated": jax.vmap(lambda x: _saturated(activation, x, saturated))(log_q),
+    }
+
+
 def _saturated(activation: Function, log_q: Array, slope: float) -> Array:
     """P(|f'(sqrt(q) z)| < slope)."""
     z = (jnp.arange(4000) + 0.5) * 0.004 - 8  # evenly spaced: what is integrated jumps, who knows where
-    h = jnp.exp(jnp.clip(log_q / 2, -_FAR, _FAR)) * z
+    h = jnp.exp(jnp.clip(log_q / 2, -FAR, FAR)) * z
     here = jnp.abs(jax.jvp(activation, (h,), (jnp.ones_like(h),))[1]) < slope
     density = jnp.exp(-(z**2) / 2)
     return jnp.sum(here * density) / jnp.sum(density)

@@ -12,7 +12,7 @@ import optax
 
 from nnjax import activations, initializers, losses
 from nnjax.initializers import Initializer
-from nnjax.models import DeepMLP, network, record
+from nnjax.models import DeepMLP, layer_signals, network
 from nnjax.types import Array, Key, PyTree
 
 Results = dict[str, Array]
@@ -54,9 +54,10 @@ INPUT_SEEDS = 20
 
 
 def inputs_lane(key: Key, hparams: Any, data: None, *, draws: int) -> Results:
-    """Net inputs of ``draws`` units whose 250 inputs are all 1: ``sum``, (schemes, draws)."""
+    """Net inputs of ``draws`` units whose 250 inputs are all 1: ``sum``, (schemes, draws), each scheme by own draws."""
     options: dict[str, dict[str, Any]] = {"xavier_normal": {"mode": "fan_in"}}
-    drawn = [initializers.by_name(name, **options.get(name, {}))(key, (FAN_IN, draws)) for name in INPUT_SCHEMES]
+    starts = [initializers.by_name(name, **options.get(name, {})) for name in INPUT_SCHEMES]
+    drawn = [init(jax.random.fold_in(key, place), (FAN_IN, draws)) for place, init in enumerate(starts)]
     return {"sum": jnp.stack([weights.sum(axis=0) for weights in drawn])}
 
 
@@ -216,17 +217,8 @@ def histograms_lane(
             return {"accuracy": 1 - losses.zero_one(scores, y).mean()}
 
         def look(params: PyTree) -> Results:
-            shown, labels = x[:HISTOGRAM_EXAMPLES], y[:HISTOGRAM_EXAMPLES]
-            seen = record(model, params, stats, shown, lambda scores: losses.cross_entropy(scores, labels).mean())
-            hidden = activation(jnp.stack([seen.outputs[name] for name in seen.names[:depth]]))
-            deltas = jnp.stack([seen.deltas[name] for name in seen.names[:depth]])
-            low, high = ranges[places[0]]
-            return {
-                "activation_density": jax.vmap(density, (0, None, None))(jnp.clip(hidden, low, high), low, high),
-                "delta_density": jax.vmap(density, (0, None, None))(jnp.log10(jnp.abs(deltas)), *DELTA_RANGE),
-                "activation_std": jnp.std(hidden, axis=(1, 2)),
-                "delta_rms": jnp.sqrt(jnp.mean(deltas**2, axis=(1, 2))),
-            }
+            hidden, deltas = _layers(model, params, stats, x[:HISTOGRAM_EXAMPLES], y[:HISTOGRAM_EXAMPLES])
+            return _histograms(activation(hidden), deltas, ranges[places[0]])
 
         def loss(params: PyTree, batch: Array) -> Array:
             scores, _ = net.apply(params, stats, x[batch], key=None, train=False)
@@ -239,6 +231,24 @@ def histograms_lane(
         return jax.lax.map(look, jax.tree.map(lambda a, b: jnp.stack([a, b]), first, last)) | curve
 
     return over(cell, len(HISTOGRAM_ACTIVATIONS), len(HISTOGRAM_SCHEMES))
+
+
+def _layers(model: DeepMLP, params: PyTree, stats: PyTree, x: Array, y: Array) -> tuple[Array, Array]:
+    """Net inputs and deltas of the hidden layers, each (layers, n, width)."""
+    seen = layer_signals(model, params, stats, x, lambda scores: losses.cross_entropy(scores, y).mean())
+    names = seen.names[: model.depth]
+    return jnp.stack([seen.outputs[name] for name in names]), jnp.stack([seen.deltas[name] for name in names])
+
+
+def _histograms(hidden: Array, deltas: Array, ends: Array) -> Results:
+    """What `histograms_lane` returns of activations and deltas (layers, n, width); ``ends``: of the activations."""
+    low, high = ends
+    return {
+        "activation_density": jax.vmap(density, (0, None, None))(jnp.clip(hidden, low, high), low, high),
+        "delta_density": jax.vmap(density, (0, None, None))(jnp.log10(jnp.abs(deltas)), *DELTA_RANGE),
+        "activation_std": jnp.std(hidden, axis=(1, 2)),
+        "delta_rms": jnp.sqrt(jnp.mean(deltas**2, axis=(1, 2))),
+    }
 
 
 def _uniform_start(place: Array) -> Initializer:
