@@ -55,6 +55,14 @@ def _check_gain(gain: ArrayLike) -> None:
         raise ValueError(f"gain={gain!r} must be a finite number above 0")
 
 
+def _variance(variance: Callable[[int, int], float], shape: Sequence[int]) -> float:
+    fans = _fans(shape)
+    found = variance(*fans)
+    if not 0 <= found < math.inf:
+        raise ValueError(f"variance={found} at fans {fans} must be at least 0, and finite")
+    return found
+
+
 def scaled_normal(variance: Callable[[int, int], float], gain: ArrayLike = 1.0) -> Initializer:
     """N(0, gain^2 variance(fan_in, fan_out)) for each weight.
 
@@ -63,12 +71,13 @@ def scaled_normal(variance: Callable[[int, int], float], gain: ArrayLike = 1.0) 
       gain: a scalar above 0, may be traced.
 
     Raises:
-      ValueError: a gain that is known and not above 0; at the draw, a shape of less than two axes or with an empty one.
+      ValueError: a gain that is known and not above 0; at the draw, a shape of less than two axes or with an empty one,
+        or a variance below 0.
     """
     _check_gain(gain)
 
     def init(key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-        scale = gain * math.sqrt(variance(*_fans(shape)))
+        scale = gain * math.sqrt(_variance(variance, shape))
         return (scale * _by_unit(jax.random.normal, key, shape, dtype)).astype(dtype)
 
     return init
@@ -80,7 +89,7 @@ def scaled_uniform(variance: Callable[[int, int], float], gain: ArrayLike = 1.0)
 
     def init(key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
         draw = partial(jax.random.uniform, minval=-1.0, maxval=1.0)
-        scale = gain * math.sqrt(3 * variance(*_fans(shape)))
+        scale = gain * math.sqrt(3 * _variance(variance, shape))
         return (scale * _by_unit(draw, key, shape, dtype)).astype(dtype)
 
     return init

@@ -57,7 +57,10 @@ NETS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ("MLP", "SmallCNN", "DeepMLP") else ()) for name in NETS],
+)
 def test_every_layers_output_has_the_variance(name):
     model, x, kw = NETS[name]
     params, stats = init(model, KEY, x, bias=0.3 if "biases" in name else 0.0)
@@ -201,6 +204,6 @@ def test_bad_input():
     shared = Shared()
     with pytest.raises(ValueError, match="the turns of a loop share the kernel of 'same'"):
         models.lsuv(shared, init(shared, KEY, VECTORS)[0], {}, VECTORS)
-    found = models.record(shared, init(shared, KEY, VECTORS)[0], {}, VECTORS, jnp.sum)
+    found = models.layer_signals(shared, init(shared, KEY, VECTORS)[0], {}, VECTORS, jnp.sum)
     assert found.names == ("same/0", "same/1", "same/2")
     np.testing.assert_array_equal(found.gradients["same/0"]["kernel"], found.gradients["same/2"]["kernel"])

@@ -106,9 +106,8 @@ def test_batch_normalization_stands_before_the_activation(train):
         np.testing.assert_allclose(moved["hidden_norm"]["mean"], np.stack(means[1:]), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["tanh"])
-def test_the_loop_of_convolutions_is_the_net_written_out(activation):
-    model = models.DeepCNN(depth=4, width=6, classes=4, activation=activation)
+def test_the_loop_of_convolutions_is_the_net_written_out():
+    model = models.DeepCNN(depth=4, width=6, classes=4, activation="tanh")
     params, stats = init(model, KEY, IMAGES)
     assert shapes(params) == {
         "first": {"kernel": (3, 3, 3, 6), "bias": (6,)},
@@ -118,12 +117,11 @@ def test_the_loop_of_convolutions_is_the_net_written_out(activation):
     params = noisy(params)
 
     def plain(params):
-        function = {"relu": jax.nn.relu, "tanh": jnp.tanh}[activation]
         x, hidden = IMAGES, params["hidden"]
         layers = [params["first"], *(jax.tree.map(lambda leaf, i=i: leaf[i], hidden) for i in range(3))]
         for layer in layers:
             z = lax.conv_general_dilated(x, layer["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-            x = function(z + layer["bias"][None, None, None])
+            x = jnp.tanh(z + layer["bias"][None, None, None])
         return x.mean((1, 2)) @ params["logits"]["kernel"] + params["logits"]["bias"][None]
 
     both = [
@@ -147,7 +145,7 @@ def test_delta_orthogonal_convolutions_keep_the_length_of_every_pixel_at_any_dep
 
 
 @pytest.mark.parametrize("model", [models.DeepMLP(width=5), models.DeepCNN(width=3)], ids=lambda m: type(m).__name__)
-@pytest.mark.parametrize("initializer", ["he_normal", "orthogonal"])
+@pytest.mark.parametrize("initializer", ["he_normal", pytest.param("orthogonal", marks=pytest.mark.slow)])
 def test_a_layers_start_does_not_depend_on_the_depth(model, initializer):
     x = X if isinstance(model, models.DeepMLP) else IMAGES
     short, long = (init(model.clone(depth=depth, initializer=initializer), KEY, x)[0] for depth in (3, 8))
@@ -174,12 +172,14 @@ def test_every_initializer_has_its_place():
             np.testing.assert_array_equal(params[name]["bias"], 3)
         np.testing.assert_array_equal(params["logits"]["kernel"], 0)
         np.testing.assert_array_equal(params["logits"]["bias"], 3)
-        plain, _ = init(model.clone(bias_initializer=None, output_initializer=constant(5.0)), KEY, x)
+        plain, _ = init(model.clone(bias_initializer="zeros", output_initializer=constant(5.0)), KEY, x)
         np.testing.assert_array_equal(plain["hidden"]["bias"], 0)
         np.testing.assert_array_equal(plain["logits"]["kernel"], 5)
 
 
-@pytest.mark.parametrize("lanes", [jax.vmap, lambda f: partial(lax.map, f)], ids=["vmap", "map"])
+@pytest.mark.parametrize(
+    "lanes", [pytest.param(jax.vmap, marks=pytest.mark.slow), lambda f: partial(lax.map, f)], ids=["vmap", "map"]
+)
 def test_a_scheme_may_be_chosen_inside_a_program(lanes):
     names = ("zeros", "he_normal", "xavier_normal")
 
@@ -224,7 +224,7 @@ def in_use():
     return jit(run, static_argnums=2), traces
 
 
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("residual", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_layers_in_use_are_a_net_of_that_depth(start, in_use, residual):
     program, traces = in_use
     before = len(traces)
@@ -277,6 +277,10 @@ def test_layers_beyond_are_skipped_unless_in_one_batch(start):
     assert "cond" not in set(primitives(jax.make_jaxpr(jax.vmap(lane))(depths).jaxpr))
 
 
+def test_no_examples_have_no_outputs():
+    assert models.apply(WHOLE, init(WHOLE, KEY, X)[0], {}, X[:0])[0].shape == (0, 4)
+
+
 def test_a_known_number_of_layers_in_use(start):
     y = jit(lambda params: models.apply(WHOLE.clone(alive=2), params, {}, X)[0])(start)
     np.testing.assert_allclose(y, written_out(start, X, activation=jnp.tanh, layers=2), rtol=1e-5, atol=1e-6)
@@ -298,7 +302,11 @@ def test_the_program_does_not_grow_with_depth(model, x):
 
 
 @pytest.mark.parametrize(
-    ("model", "x"), [(models.DeepMLP(depth=3, width=4), X), (models.DeepCNN(depth=3, width=4), IMAGES)]
+    ("model", "x"),
+    [
+        (models.DeepMLP(depth=3, width=4), X),
+        pytest.param(models.DeepCNN(depth=3, width=4), IMAGES, marks=pytest.mark.slow),
+    ],
 )
 def test_lanes_and_dtypes(model, x):
     keys = jax.random.split(KEY, 2)
@@ -314,6 +322,7 @@ def test_lanes_and_dtypes(model, x):
         np.testing.assert_allclose(y, outputs[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_trains():
     """Twelve examples, by heart."""
     model = models.DeepMLP(depth=5, width=32, classes=4)
@@ -337,6 +346,9 @@ def test_a_summary_counts_all_layers():
         ({"activation": "rellu"}, "activation 'rellu' is not one of .*; did you mean 'relu'"),
         ({"initializer": "he_norml"}, "initializer 'he_norml' is not one of .*; did you mean 'he_normal'"),
         ({"output_initializer": "zero"}, "did you mean 'zeros'"),
+        ({"bias_initializer": "zero"}, "did you mean 'zeros'"),
+        ({"activation": None}, "activation=None must be a function or a name in nnjax.activations"),
+        ({"initializer": 3}, r"initializer=3 must be a function \(key, shape, dtype\) or a name"),
     ],
 )
 @pytest.mark.parametrize(("model", "x"), [(models.DeepMLP, X), (models.DeepCNN, IMAGES)])

@@ -256,6 +256,9 @@ def test_errors():
     for name in set(initializers.NAMES) - {"zeros"}:
         with pytest.raises(ValueError, match=r"shape=\(5,\) must have at least two axes"):
             initializers.by_name(name)(KEY, (5,))
+    for scheme in (initializers.scaled_normal, initializers.scaled_uniform):
+        with pytest.raises(ValueError, match=r"variance=-1\.0 at fans \(3, 4\) must be at least 0"):
+            scheme(lambda fan_in, fan_out: -1.0)(KEY, (3, 4))
 
 
 @pytest.mark.parametrize("name", ["xavier_normal", "xavier_uniform", "orthogonal", "delta_orthogonal"])

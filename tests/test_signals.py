@@ -41,7 +41,7 @@ def mean_loss(outputs):
 
 
 def record(model, params, stats, x, **kw):
-    return jit(lambda params: models.record(model, params, stats, x, mean_loss, **kw))(params)
+    return jit(lambda params: models.layer_signals(model, params, stats, x, mean_loss, **kw))(params)
 
 
 def statistics(model, params, stats, x, **kw):
@@ -80,7 +80,7 @@ def formulas(z, delta, kernel_gradient):
     }
 
 
-@pytest.mark.parametrize("name", ["tanh", "relu"])
+@pytest.mark.parametrize("name", ["tanh", pytest.param("relu", marks=pytest.mark.slow)])
 def test_two_layers_by_hand(name):
     model, activation = models.MLP((5,), classes=CLASSES, activation=name), activations.by_name(name)
     params = start(model, 3 * VECTORS)[0]
@@ -216,7 +216,12 @@ NETS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=NETS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name in ("ResNet18k", "SmallCNN", "MLP") else ()) for name in NETS
+    ],
+)
 def net(request):
     """A net, its parameters, statistics and inputs, how it is called, and its signals."""
     model, x, names, kw = NETS[request.param]
@@ -336,6 +341,117 @@ def test_a_recurrent_layer_is_one():
             np.testing.assert_allclose(made, leaf, rtol=1e-4, atol=1e-7)
 
 
+class Steps(nn.Module):
+    """Three steps of a recurrent cell, one after the other, and what is made of the last carry (GRU) or output."""
+
+    cell: nn.Module
+
+    @nn.compact
+    def __call__(self, x, shifts=None):
+        gated = isinstance(self.cell, nn.GRUCell)
+        carry = self.cell.initialize_carry(KEY, (N, 2))
+        for step in range(3):
+            carry, y = self.cell(carry, x[:, 2 * step : 2 * step + 2])
+            if shifts is not None:
+                y = y + shifts[step]
+                carry = y if gated else (carry[0], y)
+        return nn.Dense(CLASSES)(carry if gated else y)
+
+
+@pytest.mark.parametrize("cell", [nn.GRUCell(4), nn.OptimizedLSTMCell(4)], ids=["GRU", "LSTM"])
+def test_a_cell_step_by_step_has_the_gradients_of_its_carry(cell):
+    """A GRU's carry is its output. Of an LSTM's, h is, whose gradient leaves out the way through c."""
+    model, shifts = Steps(cell), jnp.zeros((3, N, 4))
+    params = start(model, VECTORS)[0]
+    found = record(model, params, {}, VECTORS)
+    assert found.names == ("cell", "cell#2", "cell#3", "Dense_0")
+    run = lambda shifts: mean_loss(model.apply({"params": params}, VECTORS, shifts))  # noqa: E731
+    deltas = N * jit(jax.grad(run))(shifts)
+    for name, delta in zip(found.names[:3], deltas, strict=True):
+        np.testing.assert_allclose(found.deltas[name], delta, rtol=1e-4, atol=1e-6)
+        assert np.abs(delta).max() > 1e-3
+
+
+class Layers(nn.Module):
+    """Two layers, as one thing for a loop."""
+
+    one: nn.Module
+    two: nn.Module
+
+
+class Turns(nn.Module):
+    """A loop whose body calls one layer twice and another once, run twice."""
+
+    @nn.compact
+    def __call__(self, x):
+        def step(layers, x, _):
+            return jnp.tanh(layers.one(layers.two(jnp.tanh(layers.one(x))))), None
+
+        shown = dict.fromkeys(("params", *watch.COLLECTIONS), 0)
+        layers = Layers(nn.Dense(6, name="one"), nn.Dense(6, name="two"))
+        loop = nn.scan(step, variable_axes=shown, split_rngs={"params": True}, length=3)
+        x = loop(layers, loop(layers, x, None)[0], None)[0]
+        return nn.Dense(CLASSES)(x)
+
+
+def test_turns_of_a_loop_come_in_the_order_of_their_calls():
+    made = record(Turns(), start(Turns(), VECTORS)[0], {}, VECTORS)
+    first = [f"{name}/{turn}" for turn in range(3) for name in ("one", "two", "one#2")]
+    second = [f"{name}/{turn}" for turn in range(3) for name in ("one#3", "two#2", "one#4")]
+    assert made.names == (*first, *second, "Dense_0")
+    for before, after in zip(made.names[:2], made.names[1:3], strict=True):
+        given = jnp.tanh(made.outputs[before]) if before == "one/0" else made.outputs[before]
+        np.testing.assert_allclose(made.inputs[after], given, rtol=1e-6)
+
+
+class Heads(nn.Module):
+    """Two outputs of one shape."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(5)(x)
+        return nn.Dense(CLASSES)(x), nn.Dense(CLASSES)(x)
+
+
+def test_several_outputs_reach_the_loss_as_they_are():
+    params = start(Heads(), VECTORS)[0]
+    seen = []
+
+    def loss(outputs):
+        seen.append(type(outputs))
+        return mean_loss(outputs[0]) + jnp.square(outputs[1]).mean()
+
+    found = jit(lambda params: models.layer_signals(Heads(), params, {}, VECTORS, loss))(params)
+    assert set(seen) == {tuple}
+    second = found.outputs["Dense_2"]
+    np.testing.assert_allclose(found.deltas["Dense_2"], 2 * N * second / second.size, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"outputs \(\(10, 4\), \(10, 4\)\); it must return a scalar"):
+        models.layer_signals(Heads(), params, {}, VECTORS, lambda outputs: outputs[0])
+
+
+class Normed(nn.Module):
+    """Two layers with a normalization each, or with one that both use."""
+
+    shared: bool
+
+    @nn.compact
+    def __call__(self, x):
+        first = nn.LayerNorm(name="first_norm")
+        second = first if self.shared else nn.LayerNorm(name="second_norm")
+        x = jnp.tanh(first(nn.Dense(6)(x)))
+        x = jnp.tanh(second(nn.Dense(6)(x)))
+        return nn.Dense(CLASSES)(x)
+
+
+def test_layers_that_share_a_normalization_are_judged_one_by_one():
+    params = start(Normed(True), VECTORS)[0]
+    options = {"activation": "tanh", "threshold": 0.3}
+    shared = statistics(Normed(True), params, {}, VECTORS, **options)
+    own = statistics(Normed(False), {**params, "second_norm": params["first_norm"]}, {}, VECTORS, **options)
+    np.testing.assert_array_equal(shared.saturated, own.saturated)
+    assert own.saturated[0] != own.saturated[1]
+
+
 class Unrolled(nn.Module):
     """A DeepMLP without its loop."""
 
@@ -405,6 +521,19 @@ def test_the_smallest_and_largest_signals():
         made.delta_rms[0], np.sqrt((np.asarray(found.deltas["Dense_0"], float) ** 2).mean()), rtol=1e-5
     )
     assert 0 < made.delta_rms[0] < 1e-24
+    norms = [np.linalg.norm(np.asarray(found.gradients[name]["kernel"], float)) for name in found.names]
+    np.testing.assert_allclose(made.gradient_norm, norms, rtol=1e-5)
+    assert 0 < made.gradient_norm[0] < 1e-23
+
+
+def test_half_precision_does_not_overflow():
+    x = 100 * jax.random.normal(KEY, (N, 6), jnp.float16)
+    params = {"kernel": 10 * jnp.eye(6, CLASSES), "bias": jnp.zeros(CLASSES)}
+    model = nn.Dense(CLASSES, dtype=jnp.float16)
+    made = statistics(model, params, {}, x)
+    z = np.asarray(jnp.float16(10) * x[:, :CLASSES], float)
+    assert (z**2).mean() > np.finfo(np.float16).max
+    np.testing.assert_allclose([made.length[0], made.variance[0]], [(z**2).mean(), z.var()], rtol=1e-4)
 
 
 def test_a_net_of_zeros():
@@ -460,7 +589,7 @@ def test_it_compiles_once_and_runs_in_lanes():
     assert lines[0].split() == ["layer", *STATISTICS]
     assert lines[3].split()[:2] == ["hidden/0", f"{float(each[0].mean[1]):.3g}"]
     assert f"{float(made.mean[:, 1].mean()):.3g}" in str(made).splitlines()[3]
-    several = jit(jax.vmap(lambda params: models.record(model, params, {}, VECTORS, mean_loss)))(lanes)
+    several = jit(jax.vmap(lambda params: models.layer_signals(model, params, {}, VECTORS, mean_loss)))(lanes)
     one = record(model, jax.tree.map(lambda leaf: leaf[1], lanes), {}, VECTORS)
     np.testing.assert_allclose(several.deltas["hidden/1"][1], one.deltas["hidden/1"], rtol=1e-4, atol=1e-6)
 
@@ -493,9 +622,13 @@ def test_bad_input():
         run(lambda prediction, target: losses.cross_entropy(prediction, target).mean())
     with pytest.raises(ValueError, match=r"activation 'tanhh' is not one of .*; did you mean 'tanh'"):
         run(losses.cross_entropy, activation="tanhh")
+    with pytest.raises(ValueError, match="activation 'softmax' is not one of"):
+        run(losses.cross_entropy, activation="softmax")
+    with pytest.raises(ValueError, match="activation=3 must be a function or a name"):
+        run(losses.cross_entropy, activation=3)
     with pytest.raises(ValueError, match="threshold=-1 must be at least 0"):
         run(losses.cross_entropy, threshold=-1)
     with pytest.raises(ValueError, match=r"loss returns shape \(10,\) for outputs \(10, 4\); it must return a scalar"):
-        models.record(model, params, {}, VECTORS, lambda outputs: losses.cross_entropy(outputs, Y))
+        models.layer_signals(model, params, {}, VECTORS, lambda outputs: losses.cross_entropy(outputs, Y))
     with pytest.raises(ValueError, match="model has no layer"):
-        models.record(Nothing(), {"shift": jnp.ones((1, 6))}, {}, VECTORS, jnp.sum)
+        models.layer_signals(Nothing(), {"shift": jnp.ones((1, 6))}, {}, VECTORS, jnp.sum)

@@ -34,7 +34,9 @@ def lsuv(
 
     A kernel is left as it is where no factor helps: its product is constant or not finite, or the biases alone vary so
     much that none leads to ``target``. So are recurrent cells. A module called several times is scaled by its first
-    call. With batch statistics and dropout the variance is that of the same ``train`` and ``key``.
+    call. Products far smaller than the bias that is added to them have lost digits in the sum, and the variance is off
+    by as much; a second application mends that. With batch statistics and dropout the variance is that of the same
+    ``train`` and ``key``.
 
     Args:
       model: any Linen module whose layers are linear in their kernel; static.
@@ -48,8 +50,7 @@ def lsuv(
       ValueError: no examples, a known target not above 0, a model without a layer, or a kernel that the turns of a loop
         share (one factor cannot suit all turns).
     """
-    if not np.shape(x) or np.shape(x)[0] == 0:
-        raise ValueError(f"x has shape {np.shape(x)}; it must hold at least one example, (n, ...)")
+    watch.examples(x)
     _check_target(target)
 
     def visit(module: nn.Module, call: watch.Call, given: Any, y: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax import activations, conv, initializers
+from nnjax import conv, initializers
 from nnjax.initializers import Initializer
+from nnjax.models.linen import function_of
 from nnjax.models.watch import COLLECTIONS
 from nnjax.naming import choose
 from nnjax.types import Array
@@ -42,11 +44,12 @@ class DeepMLP(nn.Module):
       activation: a function, or a name in `nnjax.activations`.
       initializer: of all kernels; a name in `nnjax.initializers`, or a function ``(key, shape, dtype) -> Array``, which
         may depend on traced numbers.
-      bias_initializer: a function of the same kind; zeros where None.
+      bias_initializer: a name or function of the same kind, but one that takes a single axis; zeros where None.
       output_initializer: of the logits' kernel, as ``initializer``; the same where None.
       normalize: "before" has batch normalization between each hidden layer's product, then without a bias, and its
         activation (Ioffe and Szegedy, 2015); parameters "first_norm" and "hidden_norm". "none" has none.
-      residual: from the second hidden layer on, ``x + activation(x W + b)`` (He et al., 2016).
+      residual: from the second hidden layer on, ``x + activation(x W + b)``, a shortcut around each layer, after He et
+        al. (2016), who have one around every two.
       alive: hidden layers in use, the first of ``depth``; may be traced (and is then taken as 1 at least). The layers
         beyond pass the signal on untouched: the outputs and gradients of a net of that depth, and gradients of exactly
         zero beyond. They are skipped, also under `jax.lax.map`, so that one program serves all depths; under `jax.vmap`
@@ -64,7 +67,7 @@ class DeepMLP(nn.Module):
     classes: int = 10
     activation: str | Callable[[Array], Array] = "relu"
     initializer: str | Initializer = "he_normal"
-    bias_initializer: Initializer | None = None
+    bias_initializer: str | Initializer | None = None
     output_initializer: str | Initializer | None = None
     normalize: str = "none"
     residual: bool = False
@@ -77,10 +80,11 @@ class DeepMLP(nn.Module):
         normalized = choose("normalize", self.normalize, _NORMALIZE) == "before"
         if normalized and self.alive is not None:
             raise ValueError(f"alive={self.alive} needs normalize='none': the layers beyond would have no statistics")
-        activation, inits = _activation(self.activation), _inits(self)
+        activation, inits = function_of(self.activation), _inits(self)
         dense = partial(nn.Dense, self.width, use_bias=not normalized, **inits)
         norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
-        x = dense(name="first")(jnp.asarray(x).reshape(x.shape[0], -1))
+        x = jnp.asarray(x)
+        x = dense(name="first")(x.reshape(len(x), math.prod(x.shape[1:])))  # not -1, which no examples leave open
         x = activation(norm(name="first_norm")(x) if normalized else x)
         if self.depth > 1:
             hidden = _Hidden(dense(name="hidden"), norm(name="hidden_norm") if normalized else None)
@@ -112,7 +116,7 @@ class DeepCNN(nn.Module):
     classes: int = 10
     activation: str | Callable[[Array], Array] = "relu"
     initializer: str | Initializer = "he_normal"
-    bias_initializer: Initializer | None = None
+    bias_initializer: str | Initializer | None = None
     output_initializer: str | Initializer | None = None
 
     @nn.compact
@@ -120,7 +124,7 @@ class DeepCNN(nn.Module):
         _check_sizes(self)
         if x.ndim != 4:
             raise ValueError(f"x has shape {x.shape}; it must be (n, h, w, channels)")
-        activation, inits = _activation(self.activation), _inits(self)
+        activation, inits = function_of(self.activation), _inits(self)
         fast = conv.conv_general_dilated
         layer = partial(nn.Conv, self.width, (3, 3), padding="SAME", conv_general_dilated=fast, **inits)
         x = activation(layer(name="first")(x))
@@ -157,23 +161,23 @@ def _loop(
 def _inits(model: DeepMLP | DeepCNN) -> dict[str, Any]:
     """What the hidden layers' weights start from."""
     return {
-        "kernel_init": _initializer(model.initializer),
-        "bias_init": initializers.zeros() if model.bias_initializer is None else model.bias_initializer,
+        "kernel_init": _initializer("initializer", model.initializer),
+        "bias_init": _initializer("bias_initializer", model.bias_initializer or "zeros"),
     }
 
 
 def _logits(model: DeepMLP | DeepCNN, inits: dict[str, Any]) -> nn.Dense:
     if model.output_initializer is not None:
-        inits = {**inits, "kernel_init": _initializer(model.output_initializer)}
+        inits = {**inits, "kernel_init": _initializer("output_initializer", model.output_initializer)}
     return nn.Dense(model.classes, name="logits", **inits)
 
 
-def _activation(given: str | Callable[[Array], Array]) -> Callable[[Array], Array]:
-    return activations.by_name(given) if isinstance(given, str) else given
-
-
-def _initializer(given: str | Initializer) -> Initializer:
-    return initializers.by_name(given) if isinstance(given, str) else given
+def _initializer(kind: str, given: Any) -> Initializer:
+    if isinstance(given, str):
+        return initializers.by_name(given)
+    if not callable(given):
+        raise ValueError(f"{kind}={given!r} must be a function (key, shape, dtype) or a name in nnjax.initializers")
+    return given
 
 
 def _check_sizes(model: DeepMLP | DeepCNN) -> None:

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from nnjax import activations
 from nnjax.train import Network
 from nnjax.types import Array, Key, PyTree
 
 
-def _train_argument(model: nn.Module, train: bool) -> dict[str, Any]:
+def train_argument(model: nn.Module, train: bool) -> dict[str, Any]:
+    """``train`` as a keyword, for a model that has it."""
     return {"train": train} if "train" in inspect.signature(type(model).__call__).parameters else {}
+
+
+def function_of(activation: Any) -> Callable[[Array], Array]:
+    """An activation given by its name or as a function.
+
+    Raises:
+      ValueError: an unknown name, or something else.
+    """
+    if isinstance(activation, str):
+        return activations.by_name(activation)
+    if not callable(activation):
+        raise ValueError(f"activation={activation!r} must be a function or a name in nnjax.activations")
+    return activation
 
 
 def init(model: nn.Module, key: Key, x: Array) -> tuple[PyTree, PyTree]:
@@ -25,7 +40,7 @@ def init(model: nn.Module, key: Key, x: Array) -> tuple[PyTree, PyTree]:
     Returns:
       ``params``, and ``stats``: every other collection (batch statistics), ``{}`` where there is none.
     """
-    variables = dict(model.init(key, jnp.asarray(x), **_train_argument(model, False)))
+    variables = dict(model.init(key, jnp.asarray(x), **train_argument(model, False)))
     return variables.pop("params", {}), variables
 
 
@@ -38,7 +53,7 @@ def apply(
     """
     rngs = {} if key is None else {"dropout": key}
     variables = {"params": params, **stats}
-    keywords = _train_argument(model, train)
+    keywords = train_argument(model, train)
     if not train or not stats:
         return jnp.asarray(model.apply(variables, x, rngs=rngs, **keywords)), stats
     y, updated = model.apply(variables, x, rngs=rngs, mutable=list(stats), **keywords)

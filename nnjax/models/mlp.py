@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax import activations, initializers, regularizers
-from nnjax.models.linen import network
+from nnjax import initializers, regularizers
+from nnjax.models.linen import function_of, network
 from nnjax.naming import choose
 from nnjax.train import Network
 from nnjax.types import Array, Key, PyTree
 
-_NORMALIZE = {name: name for name in ("none", "before", "after")}
+_NORMALIZE = ("none", "before", "after")
 
 
 class MLP(nn.Module):
@@ -48,7 +48,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        activation, kernel_init = _activation(self), initializers.by_name(self.initializer)
+        activation, kernel_init = function_of(self.activation), initializers.by_name(self.initializer)
         placed, drops = choose("normalize", self.normalize, _NORMALIZE), _drops(self) and train
         x = x.reshape(x.shape[0], -1)
         for size in self.features:
@@ -61,10 +61,6 @@ class MLP(nn.Module):
             if drops:
                 x = regularizers.dropout(self.make_rng("dropout"), x, self.dropout)
         return nn.Dense(self.classes, kernel_init=kernel_init)(x)
-
-
-def _activation(model: MLP) -> Callable[[Array], Array]:
-    return activations.by_name(model.activation) if isinstance(model.activation, str) else model.activation
 
 
 def _drops(model: MLP) -> bool:
@@ -103,7 +99,7 @@ def padded_mlp(model: MLP, widths: Sequence[Array | int]) -> Network:
     if model.normalize != "none":
         raise ValueError(f"padding needs normalize='none', not {model.normalize!r}: its shift would bring units alive")
     with jax.ensure_compile_time_eval():
-        at_zero = float(jax.jit(_activation(model))(np.zeros((), np.float32)))
+        at_zero = float(jax.jit(function_of(model.activation))(np.zeros((), np.float32)))
     if at_zero != 0:
         raise ValueError(f"padding needs activation(0) = 0, and this one's is {at_zero:g}")
     scale = _width_scale(model.initializer)

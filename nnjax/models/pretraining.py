@@ -11,7 +11,8 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from nnjax import activations
+from nnjax.models import watch
+from nnjax.models.linen import function_of
 from nnjax.types import Array, Key, PyTree
 
 
@@ -61,11 +62,12 @@ def autoencode(
       `Pretrained`; its ``params`` have the tree, shapes and dtypes of those given, and the same logits' layer.
 
     Raises:
-      ValueError: ``steps`` or ``batch_size`` out of range, a known ``learning_rate`` not above 0 or ``corruption``
-        outside [0, 1), params of another kind of net, or inputs of another size than the first layer's.
+      ValueError: no examples, ``steps`` or ``batch_size`` that is no whole number or out of range, a known
+        ``learning_rate`` not above 0 or ``corruption`` outside [0, 1), params of another kind of net, or inputs of
+        another size than the first layer's.
     """
-    encode = activations.by_name(activation) if isinstance(activation, str) else activation
-    codes = jnp.asarray(x).reshape(len(x), -1)
+    encode = function_of(activation)
+    codes = jnp.asarray(x).reshape(watch.examples(x), -1)
     _check(params, codes, steps, batch_size)
     _check_numbers(learning_rate, corruption)
 
@@ -107,8 +109,6 @@ def _train_layer(
     corruption: ArrayLike,
 ) -> tuple[PyTree, Array]:
     """One layer after ``steps`` updates as an autoencoder of h (n, d_in), and its losses (steps,)."""
-    # A layer of a loop over many may not change its dtypes: a rate of double precision must not widen the weights.
-    dtypes = jax.tree.map(lambda leaf: leaf.dtype, layer)
 
     def loss(trained: tuple[PyTree, Array], batch: Array, noisy: Array) -> Array:
         layer, bias = trained
@@ -127,7 +127,7 @@ def _train_layer(
 
     start = (layer, jnp.zeros(h.shape[1], h.dtype))
     ((layer, _), _), losses = jax.lax.scan(update, (start, rule.init(start)), jnp.arange(steps))
-    return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), layer, dtypes), losses
+    return layer, losses
 
 
 def _check(params: PyTree, x: Array, steps: int, batch_size: int) -> None:
@@ -136,9 +136,10 @@ def _check(params: PyTree, x: Array, steps: int, batch_size: int) -> None:
     d_in = params["first"]["kernel"].shape[0]
     if x.shape[1] != d_in:
         raise ValueError(f"x has {x.shape[1]} inputs an example and the first layer takes {d_in}")
-    if steps < 1:
-        raise ValueError(f"steps={steps} must be a positive integer")
-    if not 1 <= batch_size <= len(x):
+    for name, number in (("steps", steps), ("batch_size", batch_size)):
+        if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"{name}={number!r} must be a whole number, at least 1")
+    if batch_size > len(x):
         raise ValueError(f"batch_size={batch_size} must lie between 1 and the number of examples, {len(x)}")
 
 

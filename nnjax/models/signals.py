@@ -1,8 +1,8 @@
 """Signals that run forward and gradients that run backward through any Linen module, layer by layer.
 
-What a layer is, and how it is seen without an edit to the module, tells `nnjax.models.watch`. The gradients with
-respect to a layer's output come from the same backward pass as those of the parameters: an operation that does nothing
-forward hands them out backward. Works inside `jax.jit`, `jax.vmap` and `jax.lax.scan`.
+`nnjax.models.watch` defines what a layer is, and sees it without an edit to the module. One backward pass gives the
+gradients by the parameters and those by the layers' outputs: each output passes an operation that changes nothing
+forward and hands the gradient out backward. Works inside `jax.jit`, `jax.vmap` and `jax.lax.scan`.
 
 A layer may not stand in one branch of a `flax.linen.cond` alone: Flax wants the same records from both.
 """
@@ -22,6 +22,8 @@ import numpy as np
 
 from nnjax import activations
 from nnjax.models import watch
+from nnjax.models.linen import function_of
+from nnjax.naming import choose
 from nnjax.types import Array, Key, PyTree
 
 if TYPE_CHECKING:
@@ -54,10 +56,12 @@ class LayerStatistics:
       variance: mean of (z - mean)^2.
       length: mean of z^2, the q of mean field theory (Poole et al., 2016).
       gradient_norm: Euclidean norm of the mean loss's gradient by the layer's kernel (all kernels of a recurrent cell;
-        without biases).
+        without biases). The calls of one module ("#2") each have that of the gradient summed over them.
       delta_rms: root mean square of d loss_i/d z_i over examples i and units: n times the mean loss's derivative.
       saturated: share of |activation'(z)| below the threshold, over examples and units; of the normalization's output
-        where one stands directly between layer and activation. NaN without an activation, and for the last layer.
+        where one stands directly between layer and activation. NaN without an activation, and for the last layer. It
+        and ``dead`` take for granted that the activation follows each layer, or its normalization, at once: what they
+        say of another (a shortcut's convolution, a layer before a pooling or a sum) is about no unit of the net.
       dead: share of units (last axis) whose activation is 0 for every example and pixel, or has slope 0 for each;
         z and NaN as for ``saturated``.
       correlation: mean cosine of the outputs of two different examples, those without any output left out; NaN if fewer
@@ -113,14 +117,14 @@ class LayerStatistics:
 )
 @dataclass(frozen=True)
 class Signals:
-    """What `record` found, by name of layer; a pytree, whose dicts `jax.jit` returns in alphabetical order.
+    """What `layer_signals` found, by name of layer; a pytree, whose dicts `jax.jit` returns in alphabetical order.
 
     Attributes:
       names: of the layers, in the order of their calls.
       inputs: what each was given, (n, ...).
       outputs: its pre-activation, (n, ...).
       deltas: n times the loss's gradient by that output, (n, ...): each example's own, where the loss is a mean.
-      gradients: of the loss by the layer's parameters, shaped like them.
+      gradients: of the loss by the layer's parameters, shaped like them; of all calls of one module their sum.
       loss: ().
     """
 
@@ -154,7 +158,7 @@ def _pass(
     params: PyTree,
     stats: PyTree,
     x: Array,
-    loss: Callable[[Array], Array],
+    loss: Callable[[Any], Array],
     measures: tuple[Callable[..., Any], Callable[..., Any] | None, Callable[[Array], Array]],
     key: Key | None,
     train: bool,
@@ -172,7 +176,7 @@ def _pass(
 
     def visit_norm(module: nn.Module, call: watch.Call, given: Any, y: Array) -> Array:
         if after is not None:
-            watch.keep(module, call.key, after(jax.lax.stop_gradient(y)))
+            watch.keep(module, call.norm_key, after(jax.lax.stop_gradient(y)))
         return y
 
     def run(params: PyTree, offsets: PyTree) -> Any:
@@ -194,12 +198,12 @@ def _pass(
     return watches[0], value, records, gradients, deltas
 
 
-def record(
+def layer_signals(
     model: nn.Module,
     params: PyTree,
     stats: PyTree,
     x: Array,
-    loss: Callable[[Array], Array],
+    loss: Callable[[Any], Array],
     *,
     key: Key | None = None,
     train: bool = False,
@@ -210,19 +214,20 @@ def record(
       model: any Linen module; static.
       params, stats: as `nnjax.models.init` returns them.
       x: (n, ...).
-      loss: of the model's outputs, a scalar.
+      loss: of the model's output, or of the tuple or dict of them that it returns; a scalar.
       key: drives dropout.
       train: whether batch statistics and dropout are those of training; new statistics are dropped.
 
     Raises:
       ValueError: no examples, a loss that is not a scalar, or a model without a layer.
     """
-    n = _examples(x)
+    n = watch.examples(x)
 
-    def scalar(y: Array) -> Array:
+    def scalar(y: Any) -> Array:
         value = jnp.asarray(loss(y))
         if value.shape != ():
-            raise ValueError(f"loss returns shape {value.shape} for outputs {y.shape}; it must return a scalar")
+            shapes = jax.tree.map(jnp.shape, y)
+            raise ValueError(f"loss returns shape {value.shape} for outputs {shapes}; it must return a scalar")
         return value
 
     measures = (lambda given, y: (given, y), None, lambda delta: delta)
@@ -265,8 +270,8 @@ def layer_statistics(
       params, stats: as `nnjax.models.init` returns them.
       x, y: a batch, (n, ...) each.
       loss: ``(prediction, target) -> (n,)``, as in `nnjax.losses`.
-      activation: of the hidden layers, element by element, a function or a name in `nnjax.activations`; the model's
-        ``activation`` where None. Without either, ``saturated`` and ``dead`` are NaN.
+      activation: of the hidden layers, element by element, a function or a name in `nnjax.activations.TABLE`; the
+        model's ``activation`` where None. Without either, ``saturated`` and ``dead`` are NaN.
       threshold: a unit is saturated where its activation's slope is smaller.
       key: drives dropout.
       train: whether batch statistics and dropout are those of training; new statistics are dropped.
@@ -275,13 +280,12 @@ def layer_statistics(
       ValueError: no examples, a loss of another shape than (n,), an unknown activation, a negative threshold, or a
         model without a layer.
     """
-    n = _examples(x)
+    n = watch.examples(x)
     if not threshold >= 0:
         raise ValueError(f"threshold={threshold} must be at least 0, a slope of the activation")
-    activation = getattr(model, "activation", None) if activation is None else activation
-    function = activations.by_name(activation) if isinstance(activation, str) else activation
+    function = _elementwise(getattr(model, "activation", None) if activation is None else activation)
 
-    def mean_loss(outputs: Array) -> Array:
+    def mean_loss(outputs: Any) -> Array:
         each = jnp.asarray(loss(outputs, y))
         if each.shape != (n,):
             raise ValueError(f"loss returns shape {each.shape} for a batch of {n}; it must return one loss an example")
@@ -301,7 +305,7 @@ def layer_statistics(
         at[call.path, call.number] = sum(block.shape[0] for block in rms)
         moments, units = watch.at(records, call.path)[call.key]
         if call.norm is not None:
-            units = watch.at(records, call.norm)[call.key]
+            units = watch.at(records, call.norm)[call.norm_key]
         blocks.append(jnp.concatenate([moments, units], -1).reshape(-1, 6))
         rms.append(n * watch.at(deltas, call.path)[call.key].reshape(-1))
         norms.append(_gradient_norms(gradients, call, watch.stack(records, call.path)))
@@ -321,6 +325,13 @@ def layer_statistics(
     )
 
 
+def _elementwise(activation: Any) -> Callable[[Array], Array] | None:
+    """The activation's function; not a softmax's, whose slope is no number of a unit."""
+    if isinstance(activation, str):
+        return choose("activation", activation, activations.TABLE, aliases=activations.ALIASES)
+    return None if activation is None else function_of(activation)
+
+
 def _row(records: PyTree, layer: watch.Layer) -> int:
     """Place of a layer among the turns of its call."""
     shape = watch.stack(records, layer.call.path)
@@ -328,7 +339,8 @@ def _row(records: PyTree, layer: watch.Layer) -> int:
 
 
 def _moments(z: Array) -> Array:
-    """Mean, variance, second moment, mean cosine of two examples: (4,)."""
+    """Mean, variance, second moment, mean cosine of two examples, in single precision at least: (4,)."""
+    z = _single(z)  # squares of half a precision's numbers overflow
     mean = z.mean()
     variance = jnp.square(z - mean).mean()
     return jnp.stack([mean, variance, variance + mean**2, _cosine(z.reshape(z.shape[0], -1))])
@@ -348,36 +360,43 @@ def _cosine(z: Array) -> Array:
 
 def _units(activation: Callable[[Array], Array] | None, threshold: float, z: Array) -> Array:
     """Share of saturated outputs and of dead units, (2,)."""
+    dtype = jnp.promote_types(z.dtype, jnp.float32)
     if activation is None:
-        return jnp.full((2,), jnp.nan, z.dtype)
+        return jnp.full((2,), jnp.nan, dtype)
     y, pull = jax.vjp(activation, z)
     (slope,) = pull(jnp.ones_like(y))
     others = tuple(range(z.ndim - 1))
     dead = (y == 0).all(others) | (slope == 0).all(others)
-    return jnp.stack([(jnp.abs(slope) < threshold).mean(), dead.mean()]).astype(z.dtype)
+    return jnp.stack([(jnp.abs(slope) < threshold).mean(), dead.mean()]).astype(dtype)
 
 
 def _rms(delta: Array) -> Array:
     """Root mean square, of the smallest numbers too, whose squares would be 0."""
-    top = jnp.abs(delta).max()
-    top = jnp.where((top > 0) & jnp.isfinite(top), top, 1.0)
+    delta = _single(delta)
+    top = _top(delta)
     return top * jnp.sqrt(jnp.square(delta / top).mean())
+
+
+def _top(x: Array) -> Array:
+    """The largest magnitude, to divide by before squaring; 1 if there is none."""
+    top = jnp.abs(x).max()
+    return jnp.where((top > 0) & jnp.isfinite(top), top, 1.0)
+
+
+def _single(x: Array) -> Array:
+    """x in single precision at least."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _gradient_norms(gradients: PyTree, call: watch.Call, turns: tuple[int, ...]) -> Array:
     """Norm of the gradient by the layer's kernels in every turn, (turns,)."""
     count = math.prod(turns)
-    squares = []
+    kernels = []
     for path, axes in call.kernels.items():
         branch = watch.at(gradients, path)
         for leaf in watch.own_kernels(branch):
-            rows = leaf.reshape(count if watch.is_stacked(branch, axes, turns) else 1, -1)
-            squares.append(jnp.broadcast_to(jnp.square(rows).sum(1), (count,)))
-    return jnp.sqrt(jnp.stack(squares).sum(0))
-
-
-def _examples(x: Array) -> int:
-    shape = np.shape(x)
-    if not shape or shape[0] == 0:
-        raise ValueError(f"x has shape {shape}; it must hold at least one example, (n, ...)")
-    return shape[0]
+            rows = _single(leaf).reshape(count if watch.is_stacked(branch, axes, turns) else 1, -1)
+            kernels.append(jnp.broadcast_to(rows, (count, rows.shape[1])))
+    rows = jnp.concatenate(kernels, 1)
+    top = jax.vmap(_top)(rows)
+    return top * jnp.sqrt(jnp.square(rows / top[:, None]).sum(1))

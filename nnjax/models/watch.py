@@ -4,6 +4,10 @@ An interceptor stands around every call (`flax.linen.intercept_methods`). A laye
 kernel or an embedding and returns an array, or a tuple with one. A loop over layers shows them one by one if it passes
 `COLLECTIONS` along (``variable_axes`` with each of them, as the parameters, on axis 0: see `nnjax.models.DeepMLP`). If
 not, the module around it is one layer, as `flax.linen.RNN` and recurrent cells are, unless it has other layers.
+
+A recurrent cell called step by step is one layer a call, whose output is y of ``carry, y = cell(carry, x)``. Where the
+carry holds the same array (GRU, the h of an LSTM), a gradient that comes back through it counts; what comes back
+through other parts, an LSTM's c, does not.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.core import Scope
+from flax.core.tracers import current_trace
 
-from nnjax.models.linen import _train_argument
+from nnjax.models.linen import train_argument
 from nnjax.types import Array, Key, PyTree
 
 RECORDS, OFFSETS = "layer_records", "layer_offsets"
@@ -41,7 +46,8 @@ class Call:
       path: of the module.
       number: which call of this module it is.
       kernels: axes of each kernel or embedding it was seen to use, by the path of the module that owns it.
-      frames: paths of the modules around it, outermost first.
+      frames: path of each module around it, outermost first, then its own; and the number, by `Watch`, of the loop's
+        body or other traced function that the module was called in.
       norm: path of the normalization that takes its output, if one does at once.
       place: among the model's calls.
     """
@@ -49,7 +55,7 @@ class Call:
     path: Path
     number: int
     kernels: dict[Path, int]
-    frames: tuple[Path, ...]
+    frames: tuple[tuple[Path, int], ...]
     place: int
     norm: Path | None = None
 
@@ -57,6 +63,11 @@ class Call:
     def key(self) -> str:
         """Under which its records and offsets stand at its path."""
         return f"call_{self.number}"
+
+    @property
+    def norm_key(self) -> str:
+        """Under which its record stands at the path of its normalization, which other layers may use as well."""
+        return f"{'/'.join(self.path)}/{self.key}"
 
 
 Visit = Callable[[nn.Module, Call, Any, Array], Array]
@@ -66,6 +77,7 @@ Visit = Callable[[nn.Module, Call, Any, Array], Array]
 @dataclass
 class _Frame:
     path: Path
+    body: int = 0
     layers: int = 0
     kernels: dict[Path, int] = field(default_factory=dict)
 
@@ -83,6 +95,7 @@ class Watch:
     visit_norm: Visit | None = None
     calls: dict[tuple[Path, int], Call] = field(default_factory=dict)
     _stack: list[_Frame] = field(default_factory=list)
+    _traces: list[Any] = field(default_factory=list)
     _latest: tuple[Any, Call] | None = None
     _closed: int = 0  # recurrent cells being called
 
@@ -96,17 +109,18 @@ class Watch:
         train: bool = False,
         stats: PyTree = None,
         offsets: bool = False,
-    ) -> tuple[Array, PyTree]:
-        """The model's output, and the collections that `keep` wrote; ``offsets`` makes the offsets anew."""
+    ) -> tuple[Any, PyTree]:
+        """The model's output or outputs, and the collections that `keep` wrote; ``offsets`` makes the offsets anew."""
         mutable = [RECORDS, *([OFFSETS] if offsets else []), *(stats if train and stats else [])]
         rngs = {} if key is None else {"dropout": key}
         try:
             with nn.intercept_methods(self):
-                y, kept = model.apply(variables, x, rngs=rngs, mutable=mutable, **_train_argument(model, train))
+                y, kept = model.apply(variables, x, rngs=rngs, mutable=mutable, **train_argument(model, train))
         finally:
             self._stack.clear()
+            self._traces.clear()
             self._latest = None  # holds on to traced values
-        return jnp.asarray(y), kept
+        return y, kept
 
     def __call__(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         """Around one method of one module."""
@@ -114,7 +128,7 @@ class Watch:
         if context.method_name != "__call__" or module.scope is None:
             return call(*args, **kwargs)
         whole = isinstance(module, nn.RNNCellBase)
-        frame = _Frame(module.path)
+        frame = _Frame(module.path, self._body())
         self._stack.append(frame)
         self._closed += whole
         try:
@@ -138,7 +152,7 @@ class Watch:
             out = self.visit(module, seen, x, out)
             self._latest = (out, seen)
             frame.layers += 1
-            y = out if place is None else (*y[:place], out, *y[place + 1 :])
+            y = _replaced(y, place, out)
         elif self._latest is not None and isinstance(module, _NORMS) and args and args[0] is self._latest[0]:
             latest = self._latest[1]
             if self.visit_norm is not None and module.is_mutable_collection(RECORDS):
@@ -150,6 +164,13 @@ class Watch:
         else:
             above.kernels |= frame.kernels
         return y
+
+    def _body(self) -> int:
+        """Number of the function that is being traced now."""
+        trace = current_trace()
+        if trace not in self._traces:
+            self._traces.append(trace)
+        return self._traces.index(trace)
 
     def _is_layer(self, module: nn.Module, y: Any) -> bool:
         return (
@@ -167,9 +188,18 @@ class Watch:
             number += 1
         where = (module.path, number)
         if where not in self.calls:
-            around = tuple(dict.fromkeys(frame.path for frame in self._stack if frame.path != module.path))
-            self.calls[where] = Call(module.path, number, dict(frame.kernels), around, len(self.calls))
+            around = {outer.path: outer.body for outer in self._stack if outer.path != module.path}
+            frames = (*around.items(), (frame.path, frame.body))
+            self.calls[where] = Call(module.path, number, dict(frame.kernels), frames, len(self.calls))
         return self.calls[where]
+
+
+def _replaced(y: Any, place: int | None, out: Array) -> Any:
+    """The results y with ``out`` for the one at ``place``, in the carry of a recurrent cell too."""
+    if place is None:
+        return out
+    rest = jax.tree.map(lambda leaf: out if leaf is y[place] else leaf, y[:place]) if place else ()
+    return (*rest, out, *y[place + 1 :])
 
 
 def keep(module: nn.Module, name: str, value: PyTree) -> None:
@@ -247,20 +277,20 @@ def layers(watch: Watch, records: PyTree) -> list[Layer]:
             found.append(Layer("/".join([name + again, *map(str, turn)]), call, turn))
     if not found:
         raise ValueError("model has no layer: no module in it owns a kernel or an embedding and returns an array")
-    first: dict[tuple[Path, int], int] = {}  # place at which a call of a loop begins
+    first: dict[int, int] = {}  # place of the first call in a loop's body
     for call in watch.calls.values():
-        for path in call.frames:
-            first.setdefault((path, call.number), call.place)
+        for _, body in call.frames:
+            first.setdefault(body, call.place)
 
     def when(layer: Layer) -> tuple[int, ...]:
         order: list[int] = []
         depth = 0
-        for path in layer.call.frames:
+        for path, body in layer.call.frames:
             turns = len(stack(records, path))
             if turns > depth:
-                order += [first[path, layer.call.number], *layer.turn[depth:turns]]
+                order += [first[body], *layer.turn[depth:turns]]
                 depth = turns
-        return (*order, layer.call.place, *layer.turn[depth:])
+        return (*order, layer.call.place)
 
     return sorted(found, key=when)
 
@@ -284,3 +314,15 @@ def _part(tree: PyTree, path: Path, axes: int, turn: tuple[int, ...]) -> PyTree:
 def is_stacked(branch: PyTree, axes: int, turn: tuple[int, ...]) -> bool:
     """Whether a module's parameters, seen in the loop with a kernel of ``axes``, are stacked by that loop."""
     return bool(turn) and jnp.ndim(own_kernels(branch)[0]) == axes + len(turn)
+
+
+def examples(x: Array) -> int:
+    """How many x (n, ...) holds.
+
+    Raises:
+      ValueError: none.
+    """
+    shape = np.shape(x)
+    if not shape or shape[0] == 0:
+        raise ValueError(f"x has shape {shape}; it must hold at least one example, (n, ...)")
+    return shape[0]

@@ -21,8 +21,11 @@ from nnjax.types import Array
 
 Function = Callable[[Array], Array]
 
-_LOG_SCALES = (math.log(1e-12), math.log(1e9))
+LOG_SCALES = (math.log(1e-12), math.log(1e9))
 """Between these the nodes are trusted, and squares stay within float32."""
+
+STEPS = 2304
+"""Of a search through lengths q: at most 0.024 in ln q from q = 1 to either end of the trusted ones."""
 
 
 def _half_line(step: float, low: float, power: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +67,12 @@ def expectation(function: Function, scale: Array) -> Array:
 
 
 def pair_expectation(function: Function, scale: Array, c: Array) -> Array:
-    """E f(u1) f(u2) of two normal net inputs of standard deviation ``scale`` and correlation c.
+    """E f(u1) f(u2), f element by element; otherwise as `expectation_of_pairs`."""
+    return expectation_of_pairs(lambda u1, u2: function(u1) * function(u2), scale, c)
+
+
+def expectation_of_pairs(function: Callable[[Array, Array], Array], scale: Array, c: Array) -> Array:
+    """E f(u1, u2) of two normal net inputs of standard deviation ``scale`` and correlation c.
 
     In polar coordinates u1 = scale r cos(t), u2 = scale r cos(t - arccos c): the two kinks are four fixed angles, and
     the arcs between them, where u1 and u2 agree or differ in sign, are integrated one by one.
@@ -80,7 +88,7 @@ def pair_expectation(function: Function, scale: Array, c: Array) -> Array:
     def part(angle: Array, sign: int) -> Array:
         """An arc of this angle and the one opposite; distances are from its ends, precise however short it is."""
         u1, u2 = (scale * jnp.sin(angle * x)[:, None] * radius[None, :] for x in (arc, arc[::-1]))
-        values = function(u1) * function(sign * u2) + function(-u1) * function(-sign * u2)
+        values = function(u1, sign * u2) + function(-u1, -sign * u2)
         # Two short sums: one over all nodes would cost float32 a digit.
         along = jnp.sum(values * radius_weights[None, :], axis=1)
         return angle / (2 * jnp.pi) * jnp.sum(along * arc_weights)
@@ -102,7 +110,7 @@ def derivative(function: Function) -> Function:
 
 def held(log_scale: Array) -> Array:
     """The logarithm of a scale, or of the nearest one that quadrature is trusted with, 10^-12 to 10^9."""
-    return jnp.clip(log_scale, *jnp.asarray(_LOG_SCALES, log_scale.dtype))
+    return jnp.clip(log_scale, *jnp.asarray(LOG_SCALES, log_scale.dtype))
 
 
 def second_moment(function: Function, dtype: Any) -> Callable[[Array], tuple[Array, Array]]:
@@ -115,7 +123,7 @@ def second_moment(function: Function, dtype: Any) -> Callable[[Array], tuple[Arr
     def at(log_scale: Array) -> Array:
         return expectation(lambda x: function(x) ** 2, jnp.exp(log_scale))
 
-    low, high = _LOG_SCALES
+    low, high = LOG_SCALES
     ends = jnp.log(jax.vmap(at)(jnp.asarray([low, low + 1, high - 1, high], dtype)))
     below, above = (jnp.nan_to_num(jnp.round(ends[i + 1] - ends[i])) for i in (0, 2))
 
@@ -127,18 +135,24 @@ def second_moment(function: Function, dtype: Any) -> Callable[[Array], tuple[Arr
     return moment
 
 
-def crossing(height: Function, start: Array, end: Array, threshold: Array) -> tuple[Array, Array]:
-    """Where a function of a scalar falls through 0 on the way from start to end, to the last digit; or the end.
+def path(start: float, end: float, dtype: Any) -> Array:
+    """Logarithms of lengths on the way from start to end, `STEPS` even steps."""
+    # Known numbers; behind the barrier, or the compiler would work out what follows from them, slowly.
+    return jax.lax.optimization_barrier(jnp.asarray(np.linspace(start, end, STEPS + 1), dtype))
 
-    Sought in the first of 512 even steps at whose end the function is no longer above the threshold, a small number
-    of either sign that says what rounding errors count as. Also says whether the function stayed above it throughout.
+
+def first_fall(grid: Array, heights: Array, threshold: Array) -> tuple[Array, Array, Array]:
+    """The first step of ``grid`` at whose end ``heights`` are no longer above the threshold; or the last.
+
+    The threshold is a small number of either sign that says what rounding errors count as. A function that falls below
+    it and rises again within one step is not seen.
+
+    Returns:
+      Start and end of the step, and whether the heights stayed above the threshold throughout.
     """
-    grid = jnp.linspace(start, end, 513)
-    fallen = jax.vmap(height)(grid) <= threshold
+    fallen = heights <= threshold
     first = jnp.where(jnp.any(fallen), jnp.argmax(fallen), len(grid) - 1)
-
-    bracket = grid[jnp.maximum(first - 1, 0)], grid[first]
-    return bisect(height, *bracket), ~jnp.any(fallen)
+    return grid[jnp.maximum(first - 1, 0)], grid[first], ~jnp.any(fallen)
 
 
 def bisect(height: Function, start: Array, end: Array) -> Array:

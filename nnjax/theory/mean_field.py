@@ -25,23 +25,18 @@ et al. (2017), "Deep information propagation".
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
-from nnjax import activations
-from nnjax.naming import choose
 from nnjax.theory import gaussian
+from nnjax.theory.arguments import Activation, check_all, checked, floats, log_first
 from nnjax.theory.gaussian import Function, held
 from nnjax.types import Array
-
-Activation = str | Function
 
 _Moment = Callable[[Array], tuple[Array, Array]]
 """What `gaussian.second_moment` makes of an activation."""
@@ -49,8 +44,8 @@ _Moment = Callable[[Array], tuple[Array, Array]]
 
 def q_map(activation: Activation, q: ArrayLike, weight_variance: ArrayLike, bias_variance: ArrayLike = 0.0) -> Array:
     """The next layer's length, weight_variance E phi(sqrt(q) z)^2 + bias_variance."""
-    f = _checked(activation, q=q, weight_variance=weight_variance, bias_variance=bias_variance)
-    return _over(_q_map, f, None, *_floats(q, weight_variance, bias_variance))
+    f = checked(activation, q=q, weight_variance=weight_variance, bias_variance=bias_variance)
+    return _over(_q_map, f, None, *floats(q, weight_variance, bias_variance))
 
 
 def chi(activation: Activation, q: ArrayLike, weight_variance: ArrayLike) -> Array:
@@ -58,14 +53,14 @@ def chi(activation: Activation, q: ArrayLike, weight_variance: ArrayLike) -> Arr
 
     At q = 0 it is the limit from above: phi' at a kink has no say.
     """
-    f = _checked(activation, q=q, weight_variance=weight_variance)
-    return jnp.exp(_over(_log_chi, f, None, *_log_first(q, weight_variance)))
+    f = checked(activation, q=q, weight_variance=weight_variance)
+    return jnp.exp(_over(_log_chi, f, None, *log_first(q, weight_variance)))
 
 
 def log_gradient_factors(activation: Activation, log_q: ArrayLike, weight_variance: ArrayLike) -> Array:
     """ln `chi` at lengths given by their logarithm, of any size; -inf for a phi of no slope."""
-    f = _checked(activation, weight_variance=weight_variance)
-    return _over(_log_chi, f, None, *_floats(log_q, weight_variance))
+    f = checked(activation, log_q=log_q, weight_variance=weight_variance)
+    return _over(_log_chi, f, None, *floats(log_q, weight_variance))
 
 
 def log_lengths(
@@ -76,8 +71,8 @@ def log_lengths(
     log_q: ArrayLike = 0.0,
 ) -> Array:
     """ln q_1 to ln q_depth, with q_1 = exp(log_q): (..., depth). Neither over- nor underflows, whatever the depth."""
-    f = _checked(activation, depth=depth, weight_variance=weight_variance, bias_variance=bias_variance)
-    return _over(_log_lengths, f, depth, *_floats(weight_variance, bias_variance, log_q))
+    f = checked(activation, depth=depth, weight_variance=weight_variance, bias_variance=bias_variance, log_q=log_q)
+    return _over(_log_lengths, f, depth, *floats(weight_variance, bias_variance, log_q))
 
 
 def correlation_map(
@@ -85,21 +80,23 @@ def correlation_map(
 ) -> Array:
     """The next layer's correlation of two inputs that have one length q and correlation c.
 
-    The covariance is divided by the next layer's length, which at a fixed point of `q_map` is q itself. NaN where the
-    next length is 0.
+    The covariance is divided by the next layer's length, which at a fixed point of `q_map` is q itself. At q = 0 it is
+    the limit from above; NaN where the next length is 0 at any q, as without weights and biases. Pairs are integrated
+    to 1e-7 up to q = 1e4; beyond, phi that is not homogeneous costs digits.
     """
-    f = _checked(activation, c=c, q=q, weight_variance=weight_variance, bias_variance=bias_variance)
-    return _over(_correlation_map, f, None, *_log_first(q, c, weight_variance, bias_variance))
+    f = checked(activation, c=c, q=q, weight_variance=weight_variance, bias_variance=bias_variance)
+    return _over(_correlation_map, f, None, *log_first(q, c, weight_variance, bias_variance))
 
 
 def correlation_slope(activation: Activation, c: ArrayLike, q: ArrayLike, weight_variance: ArrayLike) -> Array:
     """weight_variance E phi'(u1) phi'(u2): `chi` at c = 1.
 
     It is the derivative of the next covariance by the present one; the derivative of `correlation_map` is
-    q / q_map(q) times that, so the same at a fixed length.
+    q / q_map(q) times that, so the same at a fixed length. Pairs are integrated to 1e-7 up to q = 1e4; beyond, a
+    phi' that is not constant on either side of 0 costs digits: tanh's is 8 % off at q = 1e10 and c = 1.
     """
-    f = _checked(activation, c=c, q=q, weight_variance=weight_variance)
-    return _over(_correlation_slope, f, None, *_log_first(q, c, weight_variance))
+    f = checked(activation, c=c, q=q, weight_variance=weight_variance)
+    return _over(_correlation_slope, f, None, *log_first(q, c, weight_variance))
 
 
 def correlations(
@@ -112,18 +109,19 @@ def correlations(
     c: ArrayLike,
 ) -> Array:
     """c_1 = c to c_depth of two inputs of one first length q_1 = q, which moves on by `q_map`: (..., depth)."""
-    f = _checked(activation, depth=depth, c=c, q=q, weight_variance=weight_variance, bias_variance=bias_variance)
-    return _over(_correlations, f, depth, *_log_first(q, c, weight_variance, bias_variance))
+    f = checked(activation, depth=depth, c=c, q=q, weight_variance=weight_variance, bias_variance=bias_variance)
+    return _over(_correlations, f, depth, *log_first(q, c, weight_variance, bias_variance))
 
 
 def fixed_length(activation: Activation, weight_variance: ArrayLike, bias_variance: ArrayLike = 0.0) -> Array:
     """The length q* = q_map(q*) next to 1 on the side to which `q_map` moves q = 1, and stable from there.
 
     0 where lengths collapse and inf where they grow for ever; 1 where every length is a fixed point, as ReLU's are at
-    weight variance 2 without biases.
+    weight variance 2 without biases. The search goes in steps of at most 0.024 in ln q as far as sqrt(q) is integrated,
+    then in one: a stable fixed point whose unstable neighbor lies within the same step is not seen.
     """
-    f = _checked(activation, weight_variance=weight_variance, bias_variance=bias_variance)
-    return _over(_fixed_length, f, None, *_floats(weight_variance, bias_variance))
+    f = checked(activation, weight_variance=weight_variance, bias_variance=bias_variance)
+    return _over(_fixed_length, f, None, *floats(weight_variance, bias_variance))
 
 
 def fixed_correlation(activation: Activation, weight_variance: ArrayLike, bias_variance: ArrayLike = 0.0) -> Array:
@@ -155,10 +153,12 @@ def depth_scales(activation: Activation, weight_variance: ArrayLike, bias_varian
     """Depth scales xi_c = -1/ln(`correlation_slope` at c*) and xi_grad = -1/ln chi_1; inf at criticality.
 
     Where lengths collapse to 0 (or grow for ever) no correlation length is fixed; xi_c then is that of the covariance,
-    the layers in which it falls by a factor e (or rises, negative).
+    the layers in which it falls by a factor e (or rises, negative). xi_c and c* of the chaotic phase need a q* up to
+    1e4, as `correlation_slope` does. Just above criticality, where rounding would hide c*, they are first-order in
+    ln chi_1: ln slope = -ln chi_1, or half that where phi has a kink.
     """
-    f = _checked(activation, weight_variance=weight_variance, bias_variance=bias_variance)
-    return DepthScales(*_over(_depth_scales, f, None, *_floats(weight_variance, bias_variance)))
+    f = checked(activation, weight_variance=weight_variance, bias_variance=bias_variance)
+    return DepthScales(*_over(_depth_scales, f, None, *floats(weight_variance, bias_variance)))
 
 
 def critical_weight_variance(activation: Activation, bias_variance: ArrayLike = 0.0) -> Array:
@@ -170,8 +170,8 @@ def critical_weight_variance(activation: Activation, bias_variance: ArrayLike = 
     biases; with them no length is fixed there, and lengths grow linearly with depth. The fixed length
     need not be stable (swish's is not: larger ones grow for ever). NaN where there is none, as for a step.
     """
-    f = _checked(activation, bias_variance=bias_variance)
-    return _over(_critical_weight_variance, f, None, *_floats(bias_variance))
+    f = checked(activation, bias_variance=bias_variance)
+    return _over(_critical_weight_variance, f, None, *floats(bias_variance))
 
 
 def log_length_shift(activation: Activation, q: ArrayLike, width: ArrayLike) -> Array:
@@ -181,8 +181,8 @@ def log_length_shift(activation: Activation, q: ArrayLike, width: ArrayLike) -> 
     width) for ReLU, -1/width without an activation. It adds up over layers where phi is homogeneous and biases are 0;
     a saturating phi corrects it on the way.
     """
-    f = _checked(activation, q=q, width=width)
-    return _over(_log_length_shift, f, None, *_log_first(q, width))
+    f = checked(activation, q=q, width=width)
+    return _over(_log_length_shift, f, None, *log_first(q, width))
 
 
 # Closed forms
@@ -193,8 +193,8 @@ def relu_correlation_map(c: ArrayLike) -> Array:
 
     Reference: Cho & Saul (2009), "Kernel methods for deep learning", the arc-cosine kernel of degree 1.
     """
-    _check_all(c=c)
-    (c,) = _floats(c)
+    check_all(c=c)
+    (c,) = floats(c)
     t = 2 * jnp.arcsin(jnp.sqrt((1 - c) / 2))
     return (jnp.sin(t) + (jnp.pi - t) * c) / jnp.pi
 
@@ -204,15 +204,15 @@ def erf_q_map(q: ArrayLike, weight_variance: ArrayLike, bias_variance: ArrayLike
 
     Reference: Williams (1997), "Computing with infinite networks".
     """
-    _check_all(q=q, weight_variance=weight_variance, bias_variance=bias_variance)
-    q, weight_variance, bias_variance = _floats(q, weight_variance, bias_variance)
+    check_all(q=q, weight_variance=weight_variance, bias_variance=bias_variance)
+    q, weight_variance, bias_variance = floats(q, weight_variance, bias_variance)
     return _erf_covariance(q, q, weight_variance, bias_variance)
 
 
 def erf_chi(q: ArrayLike, weight_variance: ArrayLike) -> Array:
     """`chi` of the error function, (4/pi) weight_variance / sqrt(1 + 4q)."""
-    _check_all(q=q, weight_variance=weight_variance)
-    q, weight_variance = _floats(q, weight_variance)
+    check_all(q=q, weight_variance=weight_variance)
+    q, weight_variance = floats(q, weight_variance)
     return 4 / jnp.pi * weight_variance / jnp.sqrt(1 + 4 * q)
 
 
@@ -220,50 +220,19 @@ def erf_correlation_map(
     c: ArrayLike, q: ArrayLike, weight_variance: ArrayLike, bias_variance: ArrayLike = 0.0
 ) -> Array:
     """`correlation_map` of the error function, E erf(u1) erf(u2) = (2/pi) arcsin(2qc/(1 + 2q)); Williams (1997)."""
-    _check_all(c=c, q=q, weight_variance=weight_variance, bias_variance=bias_variance)
-    c, q, weight_variance, bias_variance = _floats(c, q, weight_variance, bias_variance)
+    check_all(c=c, q=q, weight_variance=weight_variance, bias_variance=bias_variance)
+    c, q, weight_variance, bias_variance = floats(c, q, weight_variance, bias_variance)
     length = _erf_covariance(q, q, weight_variance, bias_variance)
     return _erf_covariance(q * c, q, weight_variance, bias_variance) / length
 
 
 def _erf_covariance(covariance: Array, q: Array, weight_variance: Array, bias_variance: Array) -> Array:
-    return weight_variance * 2 / jnp.pi * jnp.arcsin(2 * covariance / (1 + 2 * q)) + bias_variance
+    # arcsin(2 covariance / (1 + 2q)), without the digits that it loses near 1
+    rest = jnp.sqrt(1 + 2 * (q - covariance)) * jnp.sqrt(1 + 2 * (q + covariance))
+    return weight_variance * 2 / jnp.pi * jnp.arctan2(2 * covariance, rest) + bias_variance
 
 
-# Arguments
-
-
-def _checked(activation: Activation, *, depth: int = 1, **values: ArrayLike) -> Function:
-    """The activation's function, once the other arguments are within their range."""
-    if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or depth < 1:
-        raise ValueError(f"depth={depth} must be a whole number of at least 1")
-    _check_all(**values)
-    if callable(activation):
-        return activation
-    return choose("activation", activation, activations.TABLE, aliases=activations.ALIASES)
-
-
-def _check_all(**values: ArrayLike) -> None:
-    """c between -1 and 1, a width of at least 1, all else at least 0; what is traced passes."""
-    for name, value in values.items():
-        low, high = {"c": (-1, 1), "width": (1, math.inf)}.get(name, (0, math.inf))
-        numbers = np.zeros(0) if isinstance(value, jax.core.Tracer) else np.asarray(value)
-        outside = numbers[~((numbers >= low) & (numbers <= high))]
-        if outside.size:
-            allowed = f"be at least {low}" if high == math.inf else f"lie between {low} and {high}"
-            raise ValueError(f"{name}={outside.flat[0]} must {allowed}")
-
-
-def _floats(*values: ArrayLike) -> list[jax.Array]:
-    """The arguments as arrays of one floating dtype and one broadcast shape."""
-    dtype = jnp.result_type(float, *values)
-    return list(jnp.broadcast_arrays(*(jnp.asarray(v, dtype) for v in values)))
-
-
-def _log_first(q: ArrayLike, *others: ArrayLike) -> list[jax.Array]:
-    """`_floats`, with ln q in place of q."""
-    floats = _floats(q, *others)
-    return [jnp.log(floats[0]), *floats[1:]]
+# Over arrays
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -324,8 +293,10 @@ def _correlation_map(f: Function, log_q: Array, c: Array, weight_variance: Array
 
 
 def _correlation_slope(f: Function, log_q: Array, c: Array, weight_variance: Array) -> Array:
+    slope = gaussian.derivative(f)
+    _, growth = gaussian.second_moment(slope, c.dtype)(log_q / 2)
     scale = jnp.exp(held(log_q / 2))
-    return weight_variance * gaussian.pair_expectation(gaussian.derivative(f), scale, jnp.clip(c, -1, 1))
+    return weight_variance * gaussian.pair_expectation(slope, scale, jnp.clip(c, -1, 1)) * jnp.exp(growth)
 
 
 def _correlations(
@@ -342,20 +313,30 @@ def _correlations(
 
 
 def _log_fixed_length(moment: _Moment, weight_variance: Array, bias_variance: Array) -> Array:
-    tolerance = gaussian.rounding(weight_variance.dtype)
+    dtype = weight_variance.dtype
+    tolerance = gaussian.rounding(dtype)
 
-    def gain(log_q: Array) -> Array:
+    def gain(log_q: Array, moments: tuple[Array, Array]) -> Array:
         """ln q_map(q)/q, without subtracting logarithms of large numbers."""
-        square, growth = moment(log_q / 2)
+        square, growth = moments
         log_scale = held(log_q / 2)
         ratio = square / jnp.exp(2 * log_scale) * jnp.exp(growth - 2 * (log_q / 2 - log_scale))
         return jnp.log(weight_variance * ratio + bias_variance * jnp.exp(-log_q))
 
-    one = jnp.zeros_like(weight_variance)
-    direction = jnp.where(jnp.abs(gain(one)) <= tolerance, 0, jnp.sign(gain(one)))
-    limit = direction * 0.9 * jnp.log(jnp.finfo(weight_variance.dtype).max)
+    one = jnp.zeros((), dtype)
+    first = gain(one, moment(one))
+    direction = jnp.where(jnp.abs(first) <= tolerance, 0, jnp.sign(first))
+    sides = []
+    for sign, trusted in zip((-1, 1), gaussian.LOG_SCALES, strict=True):
+        limit = sign * 0.9 * jnp.log(jnp.finfo(dtype).max)
+        grid = jnp.append(gaussian.path(0.0, 2 * trusted, dtype), limit)
+        # The moments depend on no variance: all lanes of a map share them.
+        sides.append((grid, gain(grid, jax.vmap(moment)(grid / 2))))
+    (down, down_gains), (up, up_gains) = sides
+    grid, gains = jnp.where(direction < 0, down, up), jnp.where(direction < 0, down_gains, up_gains)
     # A gain of 0 to rounding goes on: q -> q - 2q^2 collapses, however small its steps become.
-    found, for_ever = gaussian.crossing(lambda log_q: direction * gain(log_q), one, limit, -tolerance)
+    start, end, for_ever = gaussian.first_fall(grid, direction * gains, -tolerance)
+    found = gaussian.bisect(lambda log_q: direction * gain(log_q, moment(log_q / 2)), start, end)
     return jnp.where(for_ever, jnp.where(direction == 0, 0, direction * jnp.inf), found)
 
 
@@ -364,21 +345,47 @@ def _fixed_length(f: Function, weight_variance: Array, bias_variance: Array) -> 
 
 
 def _depth_scales(f: Function, weight_variance: Array, bias_variance: Array) -> tuple[Array, ...]:
-    moment, tolerance = gaussian.second_moment(f, weight_variance.dtype), gaussian.rounding(weight_variance.dtype)
+    dtype = weight_variance.dtype
+    moment, tolerance = gaussian.second_moment(f, dtype), gaussian.rounding(dtype)
     log_q = _log_fixed_length(moment, weight_variance, bias_variance)
-    slope, growth = gaussian.second_moment(gaussian.derivative(f), log_q.dtype)(log_q / 2)
+    slope, growth = gaussian.second_moment(gaussian.derivative(f), dtype)(log_q / 2)
     log_chi = jnp.log(weight_variance) + jnp.log(slope) + growth
     # The slope of the correlation map at 1 is not chi where the length is not fixed but 0 or infinite.
-    scale, length, _ = _next_covariance(moment, log_q, weight_variance, bias_variance)
+    scale, length, bias = _next_covariance(moment, log_q, weight_variance, bias_variance)
     chaotic = weight_variance * slope * scale**2 / length > 1 + tolerance
 
     def excess(c: Array) -> Array:
-        return _next_correlation(f, moment, log_q, c, weight_variance, bias_variance) - c
+        """1 - c, less that of the next layer: by differences, whose small squares keep their digits near c = 1."""
+        apart = gaussian.expectation_of_pairs(lambda u1, u2: (f(u1) - f(u2)) ** 2, scale, c)
+        both = gaussian.expectation_of_pairs(lambda u1, u2: f(u1) ** 2 + f(u2) ** 2, scale, c)
+        return (1 - c) - weight_variance * apart / (weight_variance * both + 2 * bias)
 
-    c = jnp.where(chaotic, gaussian.bisect(excess, jnp.zeros_like(log_q), jnp.ones_like(log_q)), 1)
-    log_slope = jnp.where(chaotic, jnp.log(_correlation_slope(f, log_q, c, weight_variance)), log_chi)
+    def slope_at(gap: Array) -> Array:
+        return gaussian.pair_expectation(gaussian.derivative(f), scale, 1 - gap)
+
+    gap = 1 - gaussian.bisect(excess, jnp.zeros_like(log_q), jnp.ones_like(log_q))
+    small = 0.01 / (1 + jnp.exp(log_q))  # slopes are steeper at large q
+    slopes = jax.vmap(slope_at)(jnp.stack([jnp.zeros_like(gap), small, 4 * small, gap]))
+    near_gap, order = _gap_near_criticality(small, 1 - slopes[1:3] / slopes[0], log_chi)
+    # Either way is wrong by about this much: rounding or quadrature, by log_chi; a series cut off, by its gap.
+    near = near_gap * log_chi < jnp.maximum(tolerance, 1e-9)
+    log_slope = jnp.where(near, -order * log_chi, log_chi + jnp.log(slopes[3] / slopes[0]))
+    c = jnp.where(chaotic, 1 - jnp.where(near, near_gap, gap), 1)
+    log_slope = jnp.where(chaotic, log_slope, log_chi)
     xi_c, xi_grad = (jnp.where(jnp.abs(v) <= tolerance, jnp.inf, -1 / v) for v in (log_slope, log_chi))
     return jnp.exp(log_q), c, jnp.exp(log_chi), xi_c, xi_grad
+
+
+def _gap_near_criticality(small: Array, falls: Array, log_chi: Array) -> tuple[Array, Array]:
+    """1 - c* to first order in log_chi, and r of the map 1 - c -> chi (1 - c) - a (1 - c)^(1 + r) near c = 1.
+
+    r is 1 for a smooth phi and 1/2 for one with a kink; it and a are read off ``falls``, the shares by which the slope
+    at 1 - c = small and 4 small is less than at 0. At c* the slope then is 1 - r (chi - 1).
+    """
+    order = jnp.where(falls[1] / falls[0] < 2**1.5, 0.5, 1.0)
+    rates = falls / (small * jnp.array([1.0, 4.0], small.dtype)) ** order
+    rate = rates[0] + (rates[0] - rates[1]) / (4**order - 1)  # the next power's part taken out
+    return ((1 + order) * log_chi / rate) ** (1 / order), order
 
 
 def _critical_weight_variance(f: Function, bias_variance: Array) -> Array:
@@ -390,8 +397,10 @@ def _critical_weight_variance(f: Function, bias_variance: Array) -> Array:
         q = jnp.exp(log_q)
         return bias_variance / q - 1 + square(log_q / 2)[0] / (slope(log_q / 2)[0] * q)
 
-    ends = 2 * held(jnp.asarray([-jnp.inf, jnp.inf], dtype))
-    log_q, _ = gaussian.crossing(lacking, ends[0], ends[1], gaussian.rounding(dtype))
+    low, high = gaussian.LOG_SCALES
+    grid = gaussian.path(2 * low, 2 * high, dtype)
+    start, end, _ = gaussian.first_fall(grid, jax.vmap(lacking)(grid), gaussian.rounding(dtype))
+    log_q = gaussian.bisect(lacking, start, end)
     found = jnp.abs(lacking(log_q)) <= jnp.sqrt(jnp.finfo(dtype).eps)
     return jnp.where(found, 1 / slope(log_q / 2)[0], jnp.nan)
 
