@@ -36,6 +36,7 @@ def own(claim: str, quantity: str, measured: str, interval: Any, seeds: int, tol
 
 
 def input_rows(panel: xr.Dataset) -> list[Row]:
+    """The variance of one unit's net input, for each scheme."""
     found = []
     for scheme, variance in INPUT_SCHEMES.items():
         exact = FAN_IN * variance
@@ -54,6 +55,7 @@ def input_rows(panel: xr.Dataset) -> list[Row]:
 
 
 def zero_rows(panel: xr.Dataset) -> list[Row]:
+    """What stays equal when units start equal."""
     last, seeds = panel.isel(mark=-1), panel.sizes["seed"]
     steps = int(panel["mark"][-1])
     still = last["moved"].sel(start="zero", activation=["tanh", "relu"])
@@ -112,6 +114,7 @@ _STARTS = ("xavier_uniform", "standard")
 
 
 def histogram_rows(panel: xr.Dataset) -> list[Row]:
+    """What Xavier's start does to activations, gradients and learning, against the usual one before it."""
     found = []
     for activation in panel["activation"].values:
         here = panel.sel(activation=activation)
