@@ -91,7 +91,8 @@ def _factor(product: Array, bias: Array, target: ArrayLike) -> Array:
     """The factor above 0 with which ``factor product + bias`` has variance ``target``; 1 if there is none."""
     centered = product - product.mean()
     top = jnp.abs(centered).max()
-    some = jnp.isfinite(top) & (top > jnp.finfo(product.dtype).eps * jnp.abs(product).max())
+    rounding = 32 * jnp.finfo(product.dtype).eps * jnp.abs(product).max()  # the mean of equal numbers is off by some
+    some = jnp.isfinite(top) & (top > rounding)
     scaled = centered / jnp.where(some, top, 1.0)  # squares of the smallest signals would be 0
     size = jnp.where(some, jnp.sqrt(jnp.square(scaled).mean()), 1.0)
     spread = bias - bias.mean()
