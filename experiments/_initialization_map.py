@@ -31,6 +31,7 @@ from nnjax.types import Array, Key
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DEPTHS_OF_MEMORY = 6
@@ -227,8 +228,6 @@ def plot(tree: xr.DataTree) -> dict[str, Figure]:
 
 def _map(results: xr.Dataset) -> Figure:
     """Training accuracy over variance and depth, the predicted line, and the measured depths."""
-    from matplotlib.patheffects import Normal, withStroke
-
     depths, variances = results["depth"].values, results["weight_variance"].values
     accuracy = results["train_accuracy"].transpose("weight_variance", "depth", "seed").values
     seeds = results.sizes["seed"]
@@ -239,19 +238,7 @@ def _map(results: xr.Dataset) -> Figure:
             _edges(variances), _edges(depths), np.nanmean(accuracy, axis=-1).T, vmin=0, vmax=1, cmap="cividis"
         )
         made.colorbar(mesh, ax=panel, label="training accuracy")
-        fine = np.geomspace(variances[0], variances[-1], 400)
-        with jax.enable_x64(True):
-            scales = mean_field.depth_scales(
-                results.attrs["activation"], jnp.asarray(fine), results.attrs["bias_variance"]
-            )
-        line = DEPTHS_OF_MEMORY * np.asarray(scales.correlation)
-        line = np.where(line > 0, line, np.nan)
-        # White with a black edge: seen on every color of the map and on the legend's paper.
-        edge = [withStroke(linewidth=3.5, foreground="black"), Normal()]
-        plotting.theory(
-            panel, fine, line, label=rf"{DEPTHS_OF_MEMORY} depth scales $\xi_c$ of theory", color="white",
-            linestyle="-", linewidth=2, path_effects=edge,
-        )  # fmt: skip
+        _draw_prediction(panel, results)
         measured = trainable_depth(accuracy.transpose(0, 2, 1), depths)
         panel.plot(
             variances, np.exp(np.log(measured).mean(axis=1)), "o", color=plotting.COLORS[1], markersize=5,
@@ -272,6 +259,23 @@ def _map(results: xr.Dataset) -> Figure:
             f"{results.attrs['steps']} steps, {seeds} seed{'s' * (seeds > 1)}"
         )
     return made
+
+
+def _draw_prediction(panel: Axes, results: xr.Dataset) -> None:
+    """`DEPTHS_OF_MEMORY` depth scales of theory over the variances, with a gap where lengths grow for ever."""
+    from matplotlib.patheffects import Normal, withStroke
+
+    variances = results["weight_variance"].values
+    fine = np.geomspace(variances[0], variances[-1], 400)
+    with jax.enable_x64(True):
+        scales = mean_field.depth_scales(results.attrs["activation"], jnp.asarray(fine), results.attrs["bias_variance"])
+    line = DEPTHS_OF_MEMORY * np.asarray(scales.correlation)
+    # White with a black edge: seen on every color of the map and on the legend's paper.
+    edge = [withStroke(linewidth=3.5, foreground="black"), Normal()]
+    plotting.theory(
+        panel, fine, np.where(line > 0, line, np.nan), label=rf"{DEPTHS_OF_MEMORY} depth scales $\xi_c$ of theory",
+        color="white", linestyle="-", linewidth=2, path_effects=edge,
+    )  # fmt: skip
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:

@@ -30,11 +30,11 @@ from experiments import command
 from experiments._initialization_training_lanes import (
     ARM_SCHEMES,
     ARMS,
+    CNN_EXAMPLES,
     CNN_RATE,
     CNN_SCHEMES,
     CURVES,
     FAMILIES,
-    PRETRAINING_STEPS,
     TRAINING_SCHEMES,
     Setting,
     cnn_lane,
@@ -267,7 +267,7 @@ def panels(
     second = _stage(config, key, data, "reported", reported(config, chosen))
     done = {name: _labelled(compute(name, call), those) for name, (call, those) in second.items()}
     arms = _joined([done[f"arms_{family}"] for family in FAMILIES])
-    arms.attrs |= {"pretraining_steps": PRETRAINING_STEPS, "depth": config.arm_depth}
+    arms.attrs["depth"] = config.arm_depth
     arm_names = [arm for arms_of_one in FAMILIES.values() for arm in arms_of_one]
     made = {
         "rates": _marked(rates, chosen),
@@ -279,7 +279,8 @@ def panels(
     for name, dataset in made.items():
         steps = {"cnn": config.cnn_steps, "arms": config.arm_steps}.get(name, config.steps)
         dataset.attrs |= facts | {"steps": steps}
-    made["cnn"].attrs |= {"depth": config.cnn_depth, "width": config.cnn_width}
+    n = min(config.train_n, CNN_EXAMPLES)
+    made["cnn"].attrs |= {"depth": config.cnn_depth, "width": config.cnn_width, "n": n}
     return made
 
 
