@@ -4,12 +4,16 @@ A net has N = `Space.max_nodes` slots. Slot 0 is the bias, 1..inputs are the inp
 topological order, then empty slots; the outputs have the last ones. Genes are connections without weights: an (N, N)
 matrix, row source and column destination, that is strictly upper triangular, so there is no cycle, no sorting and no
 new compilation as nets grow. A population is a genome whose arrays have a leading axis (Gaier and Ha, 2019).
+
+A space with `Space.edges` holds its genes in lists instead (`nnjax.wann.edges`); what is here takes both kinds.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +23,13 @@ from jax.typing import ArrayLike
 from nnjax import activations
 from nnjax.naming import choose
 from nnjax.types import Array, Key, floating
-
-ABSENT, ENABLED, DISABLED = 0, 1, 2
-"""What an entry of `Genome.connections` can be; a disabled gene carries nothing and can be enabled again."""
+from nnjax.wann import edges as lists
+from nnjax.wann.edges import ABSENT, DISABLED, ENABLED, LARGEST, EdgeGenome
 
 NAMES = (
     "identity", "step", "sin_pi", "gaussian", "tanh", "logistic", "inverse", "absolute", "relu", "cos_pi",
 )  # fmt: skip
 """The activations of Gaier and Ha (2019) in the order of their codes, less one; all are in `nnjax.activations`."""
-
-LARGEST = 4096
-"""Most slots of a `Space`: a dense genome of so many takes 16 MiB."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Space:
       outputs: number of outputs.
       max_nodes: N, slots of a genome: bias, inputs, hidden nodes and outputs.
       activations: what a hidden node may have, by name in `nnjax.activations`; sigmoid, linear and abs will do too.
+      edges: most genes of a genome, which is then a list of them (`nnjax.wann.EdgeGenome`): for some hundred inputs.
+        None: a genome is a matrix of all pairs of slots, and has room for all their genes.
 
     Raises:
       ValueError: a size out of range, or an activation that is unknown or there twice.
@@ -50,10 +52,13 @@ class Space:
     outputs: int
     max_nodes: int
     activations: tuple[str, ...] = NAMES
+    edges: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("inputs", "outputs", "max_nodes"):
+        for name in ("inputs", "outputs", "max_nodes", "edges"):
             value = getattr(self, name)
+            if value is None and name == "edges":
+                continue
             if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r} must be a whole number, at least 1")
             object.__setattr__(self, name, int(value))
@@ -63,6 +68,9 @@ class Space:
                 f"max_nodes={self.max_nodes} must lie between {least} (bias, {self.inputs} inputs and {self.outputs} "
                 f"outputs) and {LARGEST}"
             )
+        genes = (1 + self.inputs) * self.outputs
+        if self.edges is not None and self.edges < genes:
+            raise ValueError(f"edges={self.edges} must be at least {genes}, the genes from bias and inputs to outputs")
         known = [
             choose("activation", name, activations.NAMES, aliases=activations.ALIASES) for name in self.activations
         ]
@@ -109,7 +117,11 @@ class Genome(NamedTuple):
     hidden: Array
 
 
-def minimal(key: Key, space: Space, enabled: ArrayLike = 0.5) -> Genome:
+G = TypeVar("G", Genome, EdgeGenome)
+"""A genome of either kind, where the result is of the same."""
+
+
+def minimal(key: Key, space: Space, enabled: ArrayLike = 0.5) -> Genome | EdgeGenome:
     """The net a search begins with: all genes from bias and inputs to outputs, each enabled or else disabled.
 
     Args:
@@ -118,7 +130,7 @@ def minimal(key: Key, space: Space, enabled: ArrayLike = 0.5) -> Genome:
       enabled: probability that a gene is enabled; may be traced.
 
     Returns:
-      A `Genome` without hidden nodes and with linear outputs.
+      A `Genome`, or an `EdgeGenome` where the space has ``edges``, without hidden nodes and with linear outputs.
 
     Raises:
       ValueError: a known ``enabled`` outside [0, 1].
@@ -127,67 +139,117 @@ def minimal(key: Key, space: Space, enabled: ArrayLike = 0.5) -> Genome:
         raise ValueError(f"enabled={enabled} must lie between 0 and 1")
     n = space.max_nodes
     on = jax.random.bernoulli(key, enabled, (1 + space.inputs, space.outputs))
+    if space.edges is not None:
+        return lists.first(on, space)
     connections = jnp.zeros((n, n), jnp.int8)
     connections = connections.at[: 1 + space.inputs, space.first_output :].set(jnp.where(on, ENABLED, DISABLED))
     return Genome(connections, jnp.zeros(n, jnp.int8), jnp.zeros((), jnp.int32))
 
 
-def resize(genome: Genome, space: Space, max_nodes: int) -> Genome:
-    """The same net, or population, with more empty slots, for ``dataclasses.replace(space, max_nodes=max_nodes)``.
+def to_dense(genome: EdgeGenome, space: Space) -> Genome:
+    """The same net, or population, as a matrix of genes."""
+    if jnp.ndim(genome.hidden):
+        return jax.vmap(functools.partial(to_dense, space=space))(genome)
+    return Genome(lists.matrix(genome, space), jnp.asarray(genome.activations), jnp.asarray(genome.hidden))
+
+
+def from_dense(genome: Genome, space: Space) -> EdgeGenome:
+    """The same net, or population, as a list of ``space.edges`` genes.
 
     Raises:
-      ValueError: ``max_nodes`` below that of the space.
+      ValueError: a space without ``edges``, or a known genome of more genes; of a traced one the last are dropped.
     """
-    more = max_nodes - space.max_nodes
-    if more < 0:
+    room = lists.length(space)
+    if not isinstance(genome.connections, jax.core.Tracer):
+        most = np.count_nonzero(np.asarray(genome.connections), (-2, -1)).max(initial=0)
+        if most > room:
+            raise ValueError(f"edges={room} must be at least {most}, the genes of the genome")
+    if jnp.ndim(genome.hidden):
+        return jax.vmap(functools.partial(from_dense, space=space))(genome)
+    genes = lists.listed(genome.connections, space)
+    return EdgeGenome(genes, jnp.asarray(genome.activations), jnp.asarray(genome.hidden))
+
+
+def resize(genome: G, space: Space, max_nodes: int, edges: int | None = None) -> G:
+    """The same net, or population, with more empty slots, for ``dataclasses.replace(space, max_nodes=max_nodes)``.
+
+    An `EdgeGenome` may get a longer list as well, for ``dataclasses.replace(space, max_nodes=..., edges=edges)``.
+
+    Raises:
+      ValueError: ``max_nodes`` or ``edges`` below that of the space; ``edges`` for a genome that is no list.
+    """
+    more, longer = _growth(space, max_nodes, edges)
+    activations = _stretch(genome.activations, space, more, -1)
+    if isinstance(genome, EdgeGenome):
+        return EdgeGenome(lists.move_outputs(genome, space, more, longer), activations, genome.hidden)
+    connections = _stretch(_stretch(genome.connections, space, more, -2), space, more, -1)
+    return Genome(connections, activations, genome.hidden)
+
+
+def _growth(space: Space, max_nodes: int, edges: int | None) -> tuple[int, int]:
+    """How many slots and genes there are more than in the space; ValueError if fewer."""
+    if edges is not None and space.edges is None:
+        raise ValueError(f"edges={edges} is for lists of genes, and this space has none")
+    if max_nodes < space.max_nodes:
         raise ValueError(f"max_nodes={max_nodes} must be at least {space.max_nodes}, the slots that there are")
-
-    def stretch(x: Array, axis: int) -> Array:
-        head, tail = jnp.split(jnp.asarray(x), [space.first_output], axis)
-        gap = jnp.zeros_like(head, shape=(*head.shape[:axis], more, *head.shape[axis + 1 :]))
-        return jnp.concatenate([head, gap, tail], axis)
-
-    lead = np.ndim(genome.hidden)
-    connections = stretch(stretch(genome.connections, lead), lead + 1)
-    return Genome(connections, stretch(genome.activations, lead), genome.hidden)
+    if edges is None or space.edges is None:
+        return max_nodes - space.max_nodes, 0
+    if edges < space.edges:
+        raise ValueError(f"edges={edges} must be at least {space.edges}, the places that there are")
+    return max_nodes - space.max_nodes, edges - space.edges
 
 
-def node_count(genome: Genome, space: Space) -> Array:
+def _stretch(x: Array, space: Space, more: int, axis: int) -> Array:
+    """An array with so many zeros before the outputs on one of its axes, the axis of slots, counted from the end."""
+    head, tail = jnp.split(jnp.asarray(x), [space.first_output], axis)
+    shape = list(head.shape)
+    shape[axis] = more
+    return jnp.concatenate([head, jnp.zeros_like(head, shape=shape), tail], axis)
+
+
+def node_count(genome: Genome | EdgeGenome, space: Space) -> Array:
     """Number of nodes, bias, inputs and outputs among them: int32, () or a population's leading axes."""
     return genome.hidden + (1 + space.inputs + space.outputs)
 
 
-def connection_count(genome: Genome) -> Array:
+def connection_count(genome: Genome | EdgeGenome) -> Array:
     """Number of enabled connections: int32, () or a population's leading axes."""
+    if isinstance(genome, EdgeGenome):
+        return lists.enabled_count(genome)
     return jnp.sum(genome.connections == ENABLED, axis=(-2, -1), dtype=jnp.int32)
 
 
-def alive(genome: Genome, space: Space) -> Array:
+def alive(genome: Genome | EdgeGenome, space: Space) -> Array:
     """Which slots hold a node: bool (N,), behind a population's leading axes."""
     hidden = jnp.asarray(genome.hidden)
     slots = jnp.arange(space.max_nodes).reshape((1,) * hidden.ndim + (-1,))
     return (slots <= space.inputs + hidden[..., None]) | (slots >= space.first_output)
 
 
-def layers(genome: Genome, space: Space) -> Array:
+def layers(genome: Genome | EdgeGenome, space: Space) -> Array:
     """Layer of every node of one net, the longest path of enabled connections to it; (N,) int32.
 
     Bias and inputs stand in layer 0, a hidden node that nothing reaches in layer 1, all outputs one behind the last
     hidden layer; -1 for an empty slot. A net's depth is the layer of its outputs.
     """
-    connections, live = jnp.asarray(genome.connections), alive(genome, space)
-
-    def place(slot: jax.Array, layer: jax.Array) -> jax.Array:
-        before = jnp.where(connections[:, slot] == ENABLED, layer, 0)
-        return layer.at[slot].set(jnp.where(live[slot], 1 + before.max(), 0))
-
-    layer = jnp.zeros(space.max_nodes, jnp.int32)
-    layer = jax.lax.fori_loop(1 + space.inputs, space.first_output, place, layer)
+    live = alive(genome, space)
+    if isinstance(genome, EdgeGenome):
+        layer = lists.longest_paths(genome, live, space)
+    else:
+        layer = _longest_paths(jnp.asarray(genome.connections), live, space)
     layer = layer.at[space.first_output :].set(1 + layer.max())
     return jnp.where(live, layer, -1)
 
 
-def forward(genome: Genome, space: Space, weight: ArrayLike, x: ArrayLike) -> Array:
+def _longest_paths(connections: jax.Array, live: Array, space: Space) -> jax.Array:
+    def place(slot: jax.Array, layer: jax.Array) -> jax.Array:
+        before = jnp.where(connections[:, slot] == ENABLED, layer, 0)
+        return layer.at[slot].set(jnp.where(live[slot], 1 + before.max(), 0))
+
+    return jax.lax.fori_loop(1 + space.inputs, space.first_output, place, jnp.zeros(space.max_nodes, jnp.int32))
+
+
+def forward(genome: Genome | EdgeGenome, space: Space, weight: ArrayLike, x: ArrayLike) -> Array:
     """Outputs of one net, slot by slot: the reference form, pure, and differentiable in weights and inputs.
 
     Args:
@@ -209,6 +271,8 @@ def forward(genome: Genome, space: Space, weight: ArrayLike, x: ArrayLike) -> Ar
     weight = jnp.asarray(weight, x.dtype)
     if weight.shape not in ((), (n, n)):
         raise ValueError(f"weight has shape {weight.shape}; expected () or {(n, n)}")
+    if isinstance(genome, EdgeGenome):
+        genome = to_dense(genome, space)
     codes, live = jnp.asarray(genome.activations), alive(genome, space)
     enabled = jnp.asarray(genome.connections) == ENABLED
     weights = jnp.where(enabled, weight, 0)
@@ -226,26 +290,37 @@ def forward(genome: Genome, space: Space, weight: ArrayLike, x: ArrayLike) -> Ar
     return values[:, space.first_output :].reshape(*x.shape[:-1], space.outputs)
 
 
-def check(genome: Genome, space: Space) -> None:
+def check(genome: Genome | EdgeGenome, space: Space) -> None:
     """Make sure, on the host, that a genome or every genome of a population is one of this space.
 
     Raises:
       ValueError: the first thing that is wrong with it, in one sentence.
     """
     n = space.max_nodes
-    connections, codes, hidden = (np.asarray(leaf) for leaf in (genome.connections, genome.activations, genome.hidden))
-    lead = hidden.shape
-    for name, value, shape in (("connections", connections, (n, n)), ("activations", codes, (n,))):
-        if value.shape != (*lead, *shape):
-            raise ValueError(f"{name} of shape {value.shape} must be {(*lead, *shape)} for max_nodes={n}")
-    for name, value in (("connections", connections), ("activations", codes), ("hidden", hidden)):
+    codes, hidden = np.asarray(genome.activations), np.asarray(genome.hidden)
+    if isinstance(genome, EdgeGenome):
+        _check_arrays(genome, {"genes": (lists.length(space),), "activations": (n,)}, space)
+        lists.check_genes(np.asarray(genome.genes), hidden, space)
+    else:
+        _check_arrays(genome, {"connections": (n, n), "activations": (n,)}, space)
+        _check_connections(np.asarray(genome.connections), hidden, space)
+    _check_codes(codes, hidden, space)
+
+
+def _check_arrays(genome: Genome | EdgeGenome, shapes: Mapping[str, tuple[int, ...]], space: Space) -> None:
+    """Shapes behind a population's axes, dtypes, and the number of hidden nodes."""
+    arrays = {name: np.asarray(leaf) for name, leaf in genome._asdict().items()}
+    hidden = arrays["hidden"]
+    for name, shape in shapes.items():
+        if arrays[name].shape != (*hidden.shape, *shape):
+            sizes = f"max_nodes={space.max_nodes}" + (f", edges={space.edges}" if space.edges else "")
+            raise ValueError(f"{name} of shape {arrays[name].shape} must be {(*hidden.shape, *shape)} for {sizes}")
+    for name, value in arrays.items():
         if not np.issubdtype(value.dtype, np.integer):
             raise ValueError(f"{name} must hold integers, not {value.dtype}")
     if ((hidden < 0) | (hidden > space.max_hidden)).any():
         raise ValueError(f"hidden={_first(hidden, (hidden < 0) | (hidden > space.max_hidden))} must lie between 0 and "
                          f"{space.max_hidden}, the room for hidden nodes")  # fmt: skip
-    _check_connections(connections, hidden, space)
-    _check_codes(codes, hidden, space)
 
 
 def _check_connections(connections: np.ndarray, hidden: np.ndarray, space: Space) -> None:
@@ -269,6 +344,7 @@ def _check_connections(connections: np.ndarray, hidden: np.ndarray, space: Space
 
 
 def _check_codes(codes: np.ndarray, hidden: np.ndarray, space: Space) -> None:
+    """Activations are in the table, and only nodes that compute have any."""
     slots = np.arange(space.max_nodes)
     strange = (codes < 0) | (codes >= len(space.table))
     if strange.any():

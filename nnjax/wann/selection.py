@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from typing import NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nnjax.types import Array, Key, floating
-from nnjax.wann.genome import Genome, Space
+from nnjax.wann.genome import G, Space
 from nnjax.wann.variation import RATES, Rates, check_rates, mutate_population
 
 
@@ -172,13 +173,13 @@ def _matrix(objectives: ArrayLike) -> tuple[Array, Array]:
 
 def next_generation(
     key: Key,
-    population: Genome,
+    population: G,
     fitness_mean: ArrayLike,
     fitness_max: ArrayLike,
     connections: ArrayLike,
     space: Space,
     config: Selection,
-) -> tuple[Genome, Info]:
+) -> tuple[G, Info]:
     """Rank a population, keep its elites and let the others be children of tournaments' winners.
 
     Args:
@@ -216,8 +217,6 @@ def next_generation(
     winners = jnp.floor(lowest * config.survivors(size)).astype(jnp.int32)
     parents = jnp.concatenate([ranked[:elites], ranked[winners]])
     chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf)[parents], population)
-    kept, bred = (
-        jax.tree.map(lambda leaf, part=part: leaf[part], chosen) for part in (slice(elites), slice(elites, None))
-    )
+    kept, bred = (jax.tree.map(operator.itemgetter(part), chosen) for part in (slice(elites), slice(elites, None)))
     children = mutate_population(child_key, bred, space, config.rates)
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), kept, children), Info(ranked, parents)

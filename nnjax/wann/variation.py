@@ -16,7 +16,9 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nnjax.types import Array, Key
-from nnjax.wann.genome import ABSENT, DISABLED, ENABLED, Genome, Space
+from nnjax.wann import edges
+from nnjax.wann.edges import EdgeGenome
+from nnjax.wann.genome import ABSENT, DISABLED, ENABLED, G, Genome, Space
 
 
 class Rates(NamedTuple):
@@ -43,18 +45,22 @@ RATES = Rates()
 """The rates of Gaier and Ha (2019)."""
 
 _ADD_CONNECTION, _ADD_NODE, _ENABLE, _ACTIVATION, _REMOVE_CONNECTION, _OUTPUT_ACTIVATION = range(6)
+# What the gene that a mutation is about is before and after, by its number; the last is where none is possible.
+_BEFORE = np.asarray([ABSENT, ENABLED, DISABLED, ABSENT, ENABLED, ABSENT, ABSENT])
+_AFTER = np.asarray([ENABLED, DISABLED, ENABLED, ABSENT, ABSENT, ABSENT, ABSENT])
 _DRAWS = 5  # random numbers that one mutation takes: kind, source, destination, node, activation
 
 
 class _Rows(NamedTuple):
-    """By source: how many genes could be added, are enabled, are disabled; each (N,) int32."""
+    """By source: how many genes could be added, are enabled, are disabled; each (N,) int32. And how many find room."""
 
     free: Array
     enabled: Array
     disabled: Array
+    room: Array | int
 
 
-def mutate(key: Key, genome: Genome, space: Space, rates: Rates = RATES) -> Genome:
+def mutate(key: Key, genome: G, space: Space, rates: Rates = RATES) -> G:
     """A child with exactly one mutation (Gaier and Ha, 2019).
 
     - Add a connection: a source among nodes that have a possible one, then one of its destinations, which is any node
@@ -66,7 +72,8 @@ def mutate(key: Key, genome: Genome, space: Space, rates: Rates = RATES) -> Geno
     - Where ``rates`` has them: remove a random enabled connection, change the activation of a random output.
 
     A mutation that is not possible (a node where all slots are full) is not chosen; the others are in its place. Where
-    none is possible the child equals its parent.
+    none is possible the child equals its parent. In an `EdgeGenome` a new connection takes a place of the list, and a
+    new node two.
 
     Args:
       key: draws the mutation.
@@ -75,7 +82,7 @@ def mutate(key: Key, genome: Genome, space: Space, rates: Rates = RATES) -> Geno
       rates: of each mutation; not negative.
 
     Returns:
-      A `Genome` of the same shapes.
+      A genome of the same kind and shapes. The same key makes the same child of a `Genome` and of an `EdgeGenome`.
 
     Raises:
       ValueError: a known rate is negative or not finite.
@@ -84,26 +91,27 @@ def mutate(key: Key, genome: Genome, space: Space, rates: Rates = RATES) -> Geno
     return _mutate(jax.random.uniform(key, (_DRAWS,), jnp.float32), genome, space, rates)
 
 
-def mutate_population(key: Key, population: Genome, space: Space, rates: Rates = RATES) -> Genome:
+def mutate_population(key: Key, population: G, space: Space, rates: Rates = RATES) -> G:
     """`mutate` for every genome of a population, leading axis (n,); all random numbers in one draw."""
     check_rates(rates)
     uniform = jax.random.uniform(key, (len(population.hidden), _DRAWS), jnp.float32)
     return jax.vmap(functools.partial(_mutate, space=space, rates=rates))(uniform, population)
 
 
-def _mutate(uniform: Array, genome: Genome, space: Space, rates: Rates) -> Genome:
+def _mutate(uniform: Array, genome: G, space: Space, rates: Rates) -> G:
     rows = _count(genome, space)
     kind = _choose_kind(uniform[0], genome, rows, space, rates)
-    source, destination = _choose_gene(uniform[1], uniform[2], kind, genome, rows, space)
+    before, after = jnp.asarray(_BEFORE)[kind], jnp.asarray(_AFTER)[kind]
+    # In the slots of the parent; something unused where the mutation is about no gene.
+    source = _pick(uniform[1], jnp.stack([rows.free > 0, rows.enabled, rows.disabled])[before])
+    destination = _pick_destination(genome, space, uniform[2], source, before)
     adds_node = kind == _ADD_NODE
     nowhere = space.max_nodes  # an index out of range: what is written there is dropped
     slot = jnp.where(adds_node, 1 + jnp.maximum(source, space.inputs), nowhere)
     destination += adds_node & (destination < space.first_output)  # it moves on when the node comes in
-    return Genome(
-        _edit_connections(genome.connections, kind, source, destination, slot, space),
-        _edit_activations(genome, kind, slot, uniform[3], uniform[4], space),
-        genome.hidden + adds_node,
-    )
+    child = _edit(genome, space, source, destination, before, after, slot)
+    activations = _edit_activations(genome, kind, slot, uniform[3], uniform[4], space)
+    return child._replace(activations=activations, hidden=genome.hidden + adds_node)
 
 
 def check_rates(rates: Rates) -> None:
@@ -113,21 +121,19 @@ def check_rates(rates: Rates) -> None:
             raise ValueError(f"{name}={rate} must be a rate, finite and not negative")
 
 
-def _count(genome: Genome, space: Space) -> _Rows:
-    genes = jnp.asarray(genome.connections)
-    enabled = jnp.sum(genes == ENABLED, axis=1, dtype=jnp.int32)
-    disabled = jnp.sum(genes == DISABLED, axis=1, dtype=jnp.int32)
+def _count(genome: Genome | EdgeGenome, space: Space) -> _Rows:
+    enabled, disabled, room = _outgoing(genome, space)
     slots, last = jnp.arange(space.max_nodes), space.inputs + genome.hidden
     later = last - jnp.maximum(slots, space.inputs) + space.outputs
-    return _Rows(jnp.where(slots <= last, later - enabled - disabled, 0), enabled, disabled)
+    return _Rows(jnp.where(slots <= last, later - enabled - disabled, 0), enabled, disabled, room)
 
 
-def _choose_kind(uniform: Array, genome: Genome, rows: _Rows, space: Space, rates: Rates) -> Array:
+def _choose_kind(uniform: Array, genome: G, rows: _Rows, space: Space, rates: Rates) -> Array:
     """Number of the mutation, or one past the last where none is possible."""
     enabled, others = rows.enabled.any(), jnp.asarray(len(space.codes) > 1)
     possible = (
-        rows.free.any(),
-        enabled & (genome.hidden < space.max_hidden),
+        rows.free.any() & (rows.room >= 1),
+        enabled & (genome.hidden < space.max_hidden) & (rows.room >= 2),
         rows.disabled.any(),
         others & (genome.hidden > 0),
         enabled,
@@ -138,18 +144,6 @@ def _choose_kind(uniform: Array, genome: Genome, rows: _Rows, space: Space, rate
     return jnp.sum(uniform * bounds[-1] >= bounds)
 
 
-def _choose_gene(first: Array, second: Array, kind: Array, genome: Genome, rows: _Rows, space: Space) -> tuple:
-    """Source and destination of the gene that the mutation is about, in the slots of the parent."""
-    adds, enables = kind == _ADD_CONNECTION, kind == _ENABLE
-    by_source = jnp.where(adds, rows.free > 0, jnp.where(enables, rows.disabled, rows.enabled))
-    source = _pick(first, by_source)
-    genes, slots = jnp.asarray(genome.connections)[source], jnp.arange(space.max_nodes)
-    node = (slots <= space.inputs + genome.hidden) | (slots >= space.first_output)
-    new = (genes == ABSENT) & node & (slots > jnp.maximum(source, space.inputs))
-    destination = _pick(second, jnp.where(adds, new, genes == jnp.where(enables, DISABLED, ENABLED)))
-    return source, destination
-
-
 def _pick(uniform: Array, counts: Array) -> Array:
     """A place in counts (n,), each with a probability in proportion to its count; the last one where all are 0."""
     bounds = jnp.cumsum(counts.astype(jnp.int32))
@@ -157,15 +151,38 @@ def _pick(uniform: Array, counts: Array) -> Array:
     return jnp.minimum(jnp.sum(bounds <= ticket), len(counts) - 1)
 
 
-def _edit_connections(genes: Array, kind: Array, source: Array, destination: Array, slot: Array, space: Space) -> Array:
+def _outgoing(genome: Genome | EdgeGenome, space: Space) -> tuple[Array, Array, Array | int]:
+    """How many genes of each source are enabled and disabled, each (N,) int32, and how many more there is room for."""
+    if isinstance(genome, EdgeGenome):
+        return edges.outgoing(genome, space)
+    genes = jnp.asarray(genome.connections)
+    enabled = jnp.sum(genes == ENABLED, axis=1, dtype=jnp.int32)
+    return enabled, jnp.sum(genes == DISABLED, axis=1, dtype=jnp.int32), space.max_nodes**2
+
+
+def _pick_destination(genome: Genome | EdgeGenome, space: Space, uniform: Array, source: Array, state: Array) -> Array:
+    """One of the slots to which the source has a gene of that state, each as likely; `ABSENT`: to which it could."""
+    if isinstance(genome, EdgeGenome):
+        return edges.pick_destination(genome, space, uniform, source, state)
+    genes, slots = jnp.asarray(genome.connections)[source], jnp.arange(space.max_nodes)
+    node = (slots <= space.inputs + genome.hidden) | (slots >= space.first_output)
+    possible = node & (slots > jnp.maximum(source, space.inputs))
+    return _pick(uniform, (genes == state) & possible)
+
+
+def _edit(genome: G, space: Space, source: Array, destination: Array, before: Array, after: Array, slot: Array) -> G:
+    """The gene of the pair goes from one state to another, and a node with its two genes comes in where slot < N.
+
+    Slots are those of the child. Activations stay as they are.
+    """
+    if isinstance(genome, EdgeGenome):
+        return edges.edit(genome, space, source, destination, before, after, slot)
     nowhere, adds_node = space.max_nodes, slot < space.max_nodes
-    edits = (kind != _ACTIVATION) & (kind < _OUTPUT_ACTIVATION)
-    value = jnp.where(adds_node, DISABLED, jnp.where(kind == _REMOVE_CONNECTION, ABSENT, ENABLED))
-    sources = jnp.stack([jnp.where(edits, source, nowhere), jnp.where(adds_node, source, nowhere), slot])
+    sources = jnp.stack([jnp.where(before != after, source, nowhere), jnp.where(adds_node, source, nowhere), slot])
     destinations = jnp.stack([destination, slot, jnp.where(adds_node, destination, nowhere)])
-    values = jnp.stack([value, jnp.full_like(value, ENABLED), jnp.full_like(value, ENABLED)])
-    made = _make_room(_make_room(jnp.asarray(genes), slot, space, 0), slot, space, 1)
-    return made.at[sources, destinations].set(values.astype(made.dtype), mode="drop")
+    values = jnp.stack([after, jnp.full_like(after, ENABLED), jnp.full_like(after, ENABLED)])
+    made = _make_room(_make_room(jnp.asarray(genome.connections), slot, space, 0), slot, space, 1)
+    return genome._replace(connections=made.at[sources, destinations].set(values.astype(made.dtype), mode="drop"))
 
 
 def _make_room(x: jax.Array, slot: Array, space: Space, axis: int) -> jax.Array:
@@ -175,7 +192,7 @@ def _make_room(x: jax.Array, slot: Array, space: Space, axis: int) -> jax.Array:
     return jnp.where(places == slot, 0, moved)
 
 
-def _edit_activations(genome: Genome, kind: Array, slot: Array, first: Array, second: Array, space: Space) -> Array:
+def _edit_activations(genome: G, kind: Array, slot: Array, first: Array, second: Array, space: Space) -> Array:
     codes, pool = jnp.asarray(genome.activations), np.asarray(space.codes, np.int8)
     node = jnp.where(kind == _ACTIVATION, 1 + space.inputs + _below(first, genome.hidden), slot)
     node = jnp.where(kind == _OUTPUT_ACTIVATION, space.first_output + _below(first, space.outputs), node)

@@ -1,0 +1,104 @@
+"""A search on disk: what there is after every block, so that a killed one goes on and ends with the same nets."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnjax import results
+from nnjax.chunks import content
+from nnjax.types import Key, PyTree
+
+
+class Store(Protocol):
+    """Where a search keeps what it has; `nnjax.results.Folder.store` makes one."""
+
+    def load(self, identity: str) -> dict[str, np.ndarray] | None:
+        """The arrays kept under this name, or None."""
+
+    def save(self, identity: str, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Keep arrays under this name, in place of what was there."""
+
+
+class FolderStore:
+    """A store that is a folder of files."""
+
+    def __init__(self, folder: str | Path):
+        self._folder = Path(folder)
+
+    def load(self, identity: str) -> dict[str, np.ndarray] | None:
+        """The arrays kept under this name, or None where there are none or they are damaged."""
+        path = self._folder / f"{identity}.npz"
+        try:
+            return results.read_arrays(path) if path.exists() else None
+        except results.ResultsError:
+            return None
+
+    def save(self, identity: str, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Write the file, atomically."""
+        del facts  # the arrays say it all
+        self._folder.mkdir(parents=True, exist_ok=True)
+        results.write_arrays(self._folder / f"{identity}.npz", arrays)
+
+
+def identity(task: Any, config: Any, keys: Key, params: PyTree) -> str:
+    """A name for a search: what is searched for and how, but not for how long, so that a longer one goes on."""
+    plan = dataclasses.replace(config, generations=1, block=1, layout=None)
+    digest = hashlib.sha256()
+    for leaf in map(np.asarray, jax.tree.leaves(params)):
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
+    whole = [type(task).__qualname__, repr(task), content(plan), content(jax.random.key_data(keys)), digest.hexdigest()]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+class Checkpoints:
+    """The last two states of a search. They take turns, so that one is whole whatever happens to the other."""
+
+    def __init__(self, store: Store | str | Path | None, name: str):
+        self._store = FolderStore(store) if isinstance(store, str | Path) else store
+        self._name = name
+        self._turn = 0
+
+    def restore(self, like: PyTree) -> PyTree | None:
+        """The later of the two, with the structure of ``like`` and its kinds of random keys; None without any."""
+        if self._store is None:
+            return None
+        found = {turn: arrays for turn in (0, 1) if (arrays := self._store.load(f"{self._name}-{turn}")) is not None}
+        if not found:
+            return None
+        last = max(found, key=lambda turn: int(found[turn]["progress"]))
+        self._turn = 1 - last
+        leaves, structure = jax.tree.flatten(like)
+        arrays = [found[last][f"leaf{i}"] for i in range(len(leaves))]
+        return jax.tree.unflatten(structure, [_like(array, leaf) for array, leaf in zip(arrays, leaves, strict=True)])
+
+    def keep(self, state: PyTree, progress: int) -> None:
+        """Save a state; the one with the highest ``progress`` is restored."""
+        if self._store is None:
+            return
+        arrays = {f"leaf{i}": _plain(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+        self._store.save(f"{self._name}-{self._turn}", {**arrays, "progress": np.asarray(progress)},
+                         {"generation": progress})  # fmt: skip
+        self._turn = 1 - self._turn
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _like(array: np.ndarray, leaf: Any) -> Any:
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
+    return jnp.asarray(array) if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else array

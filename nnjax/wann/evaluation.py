@@ -1,0 +1,243 @@
+"""What nets are worth: returns of populations under shared weights, and of one net over many episodes."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from nnjax.types import Array, Key, PyTree
+from nnjax.wann.genome import Genome, Space, forward
+from nnjax.wann.phenotype import most_instructions, programs
+from nnjax.wann.rollout import Layout, rollout
+from nnjax.wann.tasks.task import check_task
+
+_BUDGET = 2**28  # bytes that the instructions of a population may take at a time
+
+
+def space_of(genome: Genome, task: Any) -> Space:
+    """The space of a net that was made for a task, with as many slots as the net has.
+
+    Raises:
+      ValueError: the genome has too few slots for the task.
+    """
+    return Space(task.inputs, task.outputs, int(np.shape(genome.activations)[-1]))
+
+
+def evaluate(
+    population: Genome,
+    space: Space,
+    task: Any,
+    shared_weights: ArrayLike,
+    key: Key,
+    *,
+    repetitions: int = 1,
+    params: Any = None,
+    weights: Array | None = None,
+    layout: Layout | None = None,
+) -> Array:
+    """Returns of all nets of a population under all shared weights, on the same episodes or examples.
+
+    Args:
+      population: genomes with a leading axis (n,).
+      space: their sizes and activations, static.
+      task: a control or batch task, static.
+      shared_weights: (W,).
+      key: episode r, or batch of examples r, is drawn with ``split(key, repetitions)[r]`` for all nets and weights.
+      repetitions: how many.
+      params: the task's constants; by default its own.
+      weights: (n, N, N), for each connection one, which multiplies the shared one; none by default.
+      layout: how a control task is cut up (`nnjax.wann.rollout`).
+
+    Returns:
+      (n, W), means over repetitions; NaN where a return is.
+
+    Raises:
+      ValueError: the task is none, or one on the host (`nnjax.wann.tasks.gym` evaluates those); no weight; a population
+        of another space.
+    """
+    kind = _checked(task, space)
+    params = task.params if params is None else params
+    shared = _weights(shared_weights)
+    if repetitions < 1:
+        raise ValueError(f"repetitions={repetitions} must be at least 1")
+    if kind == "batch":
+        from nnjax.wann.batch import evaluate_batch
+
+        return evaluate_batch(population, space, task, shared, key, repetitions=repetitions, params=params)
+    group = jnp.zeros(len(population.hidden), jnp.int32)
+    totals, _ = episodes(population, space, task, params, shared, starts(task, params, key[None], repetitions), group,
+                         weights=weights, layout=layout)  # fmt: skip
+    return totals.mean(-1)
+
+
+def starts(task: Any, params: Any, keys: Key, repetitions: int) -> PyTree:
+    """States at which episodes begin, leading axes (groups, repetitions) for keys (groups,)."""
+    split = jax.vmap(lambda key: jax.random.split(key, repetitions))(keys)
+    return jax.vmap(jax.vmap(task.reset, (None, 0)), (None, 0))(params, split)
+
+
+def episodes(
+    population: Genome, space: Space, task: Any, params: Any, shared: Array, begin: PyTree, group: Array, *,
+    weights: Array | None = None, layout: Layout | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Returns (n, W, R) of a population from given starts, leading axes (groups, R), and the steps made, ().
+
+    Nets are taken by as many at a time as ``_BUDGET`` has room for.
+    """
+    size = len(group)
+    net = most_instructions(space) * (3 * (4 if weights is None else 8) + 1)
+    slabs = max(1, math.ceil(size * net / _BUDGET))
+    at_once = -(-size // slabs)
+
+    def some(picked: Array) -> tuple[Array, Array]:
+        nets = jax.tree.map(lambda leaf: jnp.asarray(leaf)[picked], population)
+        factors = None if weights is None else jnp.asarray(weights)[picked]
+        prepared = programs(nets, space, factors)
+        return rollout(prepared, space, task, params, shared, begin, group[picked], layout)
+
+    if slabs == 1:
+        return some(jnp.arange(size))
+    place = jnp.minimum(jnp.arange(slabs * at_once), size - 1).reshape(slabs, at_once)
+    totals, made = jax.lax.map(some, place)
+    return totals.reshape(-1, *totals.shape[2:])[:size], made.sum()
+
+
+def returns(
+    genome: Genome,
+    task: Any,
+    shared_weights: ArrayLike,
+    key: Key,
+    episodes: int = 100,
+    *,
+    space: Space | None = None,
+    weights: Array | None = None,
+    params: Any = None,
+) -> Array:
+    """Returns of one net, episode by episode, under each of several shared weights.
+
+    Args:
+      genome: one net, say from `nnjax.wann.read_champion`.
+      task: a control or batch task.
+      shared_weights: (W,); every one meets the same episodes.
+      key: episode e is drawn with ``split(key, episodes)[e]``.
+      episodes: how many; batches of examples for a batch task.
+      space: the net's sizes and activations; by default those of the task and the activations of Gaier and Ha (2019).
+      weights: (N, N), for each connection one, which multiplies the shared one.
+      params: the task's constants; by default its own.
+
+    Returns:
+      (W, episodes).
+
+    Raises:
+      ValueError: a population instead of one net, a net of another size than the task needs, no episode.
+    """
+    if np.ndim(genome.hidden):
+        raise ValueError(f"hidden of shape {np.shape(genome.hidden)} must be (): one genome, not a population")
+    if episodes < 1:
+        raise ValueError(f"episodes={episodes} must be at least 1")
+    space = space_of(genome, task) if space is None else space
+    kind = _checked(task, space)
+    shared = _weights(shared_weights)
+    params = task.params if params is None else params
+    work = _control_returns if kind == "control" else _batch_returns
+    return work(genome, space, task, params, shared, key, episodes, weights)
+
+
+@functools.partial(jax.jit, static_argnames=("space", "task", "count"))
+def _control_returns(
+    genome: Genome, space: Space, task: Any, params: Any, shared: Array, key: Key, count: int, weights: Array | None
+) -> Array:
+    population = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], genome)
+    factors = None if weights is None else jnp.asarray(weights)[None]
+    begin = starts(task, params, key[None], count)
+    totals, _ = episodes(population, space, task, params, shared, begin, jnp.zeros(1, jnp.int32), weights=factors)
+    return totals[0]
+
+
+@functools.partial(jax.jit, static_argnames=("space", "task", "count"))
+def _batch_returns(
+    genome: Genome, space: Space, task: Any, params: Any, shared: Array, key: Key, count: int, weights: Array | None
+) -> Array:
+    factors = 1.0 if weights is None else jnp.asarray(weights)
+
+    def one(pair: tuple) -> Array:
+        weight, batch = pair
+        return task.evaluate(params, lambda x: forward(genome, space, weight * factors, x), batch)
+
+    keys = jax.random.split(key, count)
+    return jax.lax.map(lambda weight: jax.lax.map(lambda batch: one((weight, batch)), keys), shared)
+
+
+class Trajectory(NamedTuple):
+    """One episode, leading axis (steps,).
+
+    Attributes:
+      states: before each step.
+      observations: (steps, inputs), what the net was shown.
+      actions: (steps, outputs), what it put out.
+      rewards: (steps,), 0 once the episode is done.
+      alive: (steps,) bool, whether the step counts.
+    """
+
+    states: PyTree
+    observations: Array
+    actions: Array
+    rewards: Array
+    alive: Array
+
+
+@functools.partial(jax.jit, static_argnames=("task", "space"))
+def _trajectory(genome: Genome, task: Any, weight: Array, key: Key, space: Space, params: Any) -> Trajectory:
+    def one(carry: tuple, _: None) -> tuple:
+        state, alive = carry
+        seen = task.observe(params, state)
+        action = forward(genome, space, weight, seen)
+        new, reward, done = task.step(params, state, action)
+        return (new, alive & ~done), Trajectory(state, seen, action, jnp.where(alive, reward, 0), alive)
+
+    return jax.lax.scan(one, (task.reset(params, key), jnp.asarray(True)), None, task.steps)[1]
+
+
+def trajectory(
+    genome: Genome, task: Any, weight: ArrayLike, key: Key, *, space: Space | None = None, params: Any = None
+) -> Trajectory:
+    """One episode of a control task, step by step, the net run in its reference form.
+
+    Args:
+      genome: one net.
+      task: a control task.
+      weight: the shared weight, (), or one for each connection, (N, N).
+      key: of the start.
+      space: as in `returns`.
+      params: the task's constants; by default its own.
+
+    Raises:
+      ValueError: the task is no control task.
+    """
+    space = space_of(genome, task) if space is None else space
+    if _checked(task, space) != "control":
+        raise ValueError(f"task {type(task).__name__} has no steps to follow; trajectory takes a control task")
+    return _trajectory(genome, task, jnp.asarray(weight), key, space, task.params if params is None else params)
+
+
+def _checked(task: Any, space: Space) -> str:
+    kind = check_task(task)
+    if kind == "host":
+        raise ValueError(f"task {type(task).__name__} runs on the host; nnjax.wann.tasks.gym evaluates it")
+    if (space.inputs, space.outputs) != (task.inputs, task.outputs):
+        raise ValueError(f"the space has {space.inputs} inputs and {space.outputs} outputs; task {type(task).__name__} "
+                         f"has {task.inputs} and {task.outputs}")  # fmt: skip
+    return kind
+
+
+def _weights(shared_weights: ArrayLike) -> Array:
+    shared = jnp.asarray(shared_weights, jnp.result_type(float))
+    if shared.ndim != 1 or not len(shared):
+        raise ValueError(f"shared_weights of shape {shared.shape} must be (W,), at least one")
+    return shared
