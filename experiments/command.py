@@ -1,7 +1,9 @@
 """The command line that every study shares: options, plan, results folder, resuming, one-sentence errors.
 
 A study is a module with ``Config``, ``PRESETS``, ``run``, ``plot``, ``report`` and ``sweeps`` (see
-CONTRIBUTING.md, "Write your own study"); its ``main`` calls `main` here.
+CONTRIBUTING.md, "Write your own study"); its ``main`` calls `main` here. One that does more than sweeps has
+``plans(config)`` instead of ``sweeps``, a list of objects with what the plan prints (`Cost`), and one with results that
+are no figures has ``files(tree)``, their contents by name within the results folder.
 """
 
 from __future__ import annotations
@@ -24,9 +26,29 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 DEFAULT_OUT = Path("results")
+
+
+class Cost(Protocol):
+    """What is predicted of a part of a study, say by `nnjax.sweep.Plan`; ``str`` of it is for people."""
+
+    @property
+    def compile_seconds(self) -> float:
+        """Wall time of compiling, s."""
+
+    @property
+    def run_seconds(self) -> float:
+        """Wall time of running, s."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory at a time beside the data, bytes."""
+
+    @property
+    def result_bytes(self) -> int:
+        """Size of the results, bytes."""
 
 
 class BadInput(ValueError):
@@ -216,10 +238,9 @@ class _Job:
     def plan(self) -> int:
         """Print what would be done."""
         from nnjax.data import DataError
-        from nnjax.sweep import plan
 
         try:
-            plans = [plan(*call.args, **call.keywords) for call in self.study.sweeps(self.config).values()]
+            plans = self._plans()
         except (DataError, ValueError, MemoryError) as error:  # nothing is computed yet: what is wrong was given
             return _fail(self.name, str(error))
         for each in plans:
@@ -232,6 +253,13 @@ class _Job:
             f"{disk / 2**20:.1f} MiB of disk in {self.out}"
         )
         return 0
+
+    def _plans(self) -> list[Cost]:
+        from nnjax.sweep import plan
+
+        if hasattr(self.study, "plans"):
+            return self.study.plans(self.config)
+        return [plan(*call.args, **call.keywords) for call in self.study.sweeps(self.config).values()]
 
     def run(self) -> int:
         """Fill the folder; what is done is not done again."""
@@ -268,6 +296,8 @@ class _Job:
         folder.write_tree("results.nc", tree)
         tree = results.read_tree(folder.path / "results.nc")
         folder.write_figures(self.study.plot(tree))
+        for name, content in getattr(self.study, "files", lambda tree: {})(tree).items():
+            folder.write(name, content)
         rows = self.study.report(tree)
         total = time.perf_counter() - start
         spent = {"compile": monitor.seconds["compile"], "run": monitor.seconds["run"]}

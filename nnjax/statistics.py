@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import betaincinv, stdtrit
 
 from nnjax.types import Array
 
@@ -57,6 +57,22 @@ def resampled_t_interval(samples: Array, test_ratio: float, level: float = 0.95,
     plain = t_interval(samples, level, axis)
     half = (plain.high - plain.mean) * np.sqrt(1 + np.shape(samples)[axis] * test_ratio)
     return Interval(plain.mean, plain.mean - half, plain.mean + half)
+
+
+def share_interval(count: int, n: int, level: float = 0.95) -> Interval:
+    """Exact interval for a probability, after ``count`` of ``n`` independent trials (Clopper and Pearson, 1934).
+
+    Raises:
+      ValueError: ``level`` outside (0, 1), or ``count`` not between 0 and ``n``, which is at least 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level={level} must lie between 0 and 1")
+    if not 0 <= count <= n or n < 1:
+        raise ValueError(f"count={count} must lie between 0 and n={n}, at least 1")
+    tail = (1 - level) / 2
+    low = betaincinv(count, n - count + 1, tail) if count else 0.0
+    high = betaincinv(count + 1, n - count, 1 - tail) if count < n else 1.0
+    return Interval(np.asarray(count / n), np.asarray(low), np.asarray(high))
 
 
 def standard_error(samples: Array, axis: int = 0) -> Array:

@@ -6,7 +6,16 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnjax.statistics import Interval, Peak, interior_peak, resampled_t_interval, standard_error, t_interval, verdict
+from nnjax.statistics import (
+    Interval,
+    Peak,
+    interior_peak,
+    resampled_t_interval,
+    share_interval,
+    standard_error,
+    t_interval,
+    verdict,
+)
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.999])
@@ -199,3 +208,16 @@ def test_resampled_interval_covers_where_the_plain_one_does_not():
         for at, found in enumerate((t_interval(deals), resampled_t_interval(deals, 20 / 40))):
             hits[at] += found.low <= 0 <= found.high
     assert hits[0] / 300 < 0.8 < 0.9 < hits[1] / 300
+
+
+def test_interval_of_a_share_is_the_exact_one():
+    for count, n in ((0, 20), (7, 20), (20, 20), (83, 100), (1, 1)):
+        for level in (0.9, 0.95):
+            found = share_interval(count, n, level)
+            expected = scipy.stats.binomtest(count, n).proportion_ci(level, "exact")
+            np.testing.assert_allclose([found.mean, found.low, found.high], [count / n, *expected], atol=1e-12)
+    for count, n in ((-1, 5), (6, 5), (0, 0)):
+        with pytest.raises(ValueError, match=f"count={count} must lie between 0 and n={n}"):
+            share_interval(count, n)
+    with pytest.raises(ValueError, match="level=1"):
+        share_interval(1, 2, 1)

@@ -30,13 +30,17 @@ def _dense(space):
     return dataclasses.replace(space, edges=None)
 
 
+matrices_of = jax.jit(to_dense, static_argnames="space", compiler_options=UNOPTIMIZED)
+_resize = jax.jit(wann.resize, static_argnames=("space", "max_nodes", "edges"), compiler_options=UNOPTIMIZED)
+
+
 def _equal(first, second):
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
 @functools.cache
 def program(space):
-    """Grow a list by some mutations; it and one child of it, as a list and as a matrix from the matrix."""
+    """Grow a list by some mutations; it, one child as a list and as a matrix, the list as a matrix and back."""
 
     def grow(seed, age, rates, last):
         key = jax.random.key(seed)
@@ -47,7 +51,8 @@ def program(space):
         parent = jax.lax.fori_loop(0, age, step, wann.minimal(key, space))
         key = jax.random.fold_in(key, age)
         matrix = to_dense(parent, space)
-        return parent, wann.mutate(key, parent, space, last), matrix, wann.mutate(key, matrix, _dense(space), last)
+        children = wann.mutate(key, parent, space, last), wann.mutate(key, matrix, _dense(space), last)
+        return parent, *children, matrix, from_dense(matrix, space)
 
     return jax.jit(grow, compiler_options=UNOPTIMIZED)
 
@@ -55,19 +60,19 @@ def program(space):
 rates = st.tuples(*[st.sampled_from([0.0, 0.01, 0.5, 1.0])] * 6).filter(any)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), age=st.integers(0, 60), space=st.sampled_from(SPACES), last=rates)
 def test_a_child_is_the_one_that_a_matrix_has(seed, age, space, last):
     grow = program(space)
-    parent, child, matrix, expected = jax.tree.map(np.asarray, grow(seed, age, ALL, Rates(*last)))
+    parent, child, expected, matrix, again = jax.tree.map(np.asarray, grow(seed, age, ALL, Rates(*last)))
     assert grow._cache_size() == 1, "compiled anew"
     for genome in (parent, child):
         wann.check(genome, space)
         assert [leaf.dtype for leaf in genome] == [np.int32, np.int8, np.int32]
     wann.check(matrix, _dense(space))
-    _equal(from_dense(matrix, space), parent)
+    _equal(again, parent)
     if (parent.genes == EMPTY).sum() >= 2:
-        _equal(to_dense(child, space), expected)
+        _equal(matrices_of(child, space), expected)
     else:
         _one_change_at_most(parent, child, space)
 
@@ -76,7 +81,7 @@ def _one_change_at_most(parent, child, space):
     """What a list with room for one gene or none may become."""
     room = (parent.genes == EMPTY).sum()
     assert child.hidden == parent.hidden, "a node takes two places"
-    before, after = to_dense(parent, space).connections, to_dense(child, space).connections
+    before, after = matrices_of(parent, space).connections, matrices_of(child, space).connections
     changed = np.argwhere(np.asarray(before != after))
     assert len(changed) + (child.activations != parent.activations).sum() <= 1
     for i, j in changed:
@@ -105,9 +110,11 @@ def _children(parent, space, rates):
 def small():
     """Two hidden nodes, 12 genes, one of them disabled between the nodes' own."""
     space = dataclasses.replace(SPACES[0], edges=14)
+    mutate = functools.partial(wann.mutate, space=space, rates=Rates(0, 1, 0, 0))
+    mutate = jax.jit(mutate, compiler_options=UNOPTIMIZED)
     parent = wann.minimal(jax.random.key(4), space, 0.5)
     for seed in range(2):
-        parent = wann.mutate(jax.random.key(seed), parent, space, Rates(0, 1, 0, 0))
+        parent = mutate(jax.random.key(seed), parent)
     parent = jax.tree.map(np.asarray, parent)
     assert (int(parent.hidden), (parent.genes < EMPTY).sum()) == (2, 12)
     return parent, space
@@ -132,7 +139,7 @@ def test_mutations_come_as_often_as_published_and_as_a_list_has_room(small):
 def test_a_connection_is_added_by_source_and_then_destination(small):
     parent, space = small
     nets = _children(parent, space, Rates(1, 0, 0, 0))
-    connections = np.asarray(to_dense(parent, space).connections)
+    connections = np.asarray(matrices_of(parent, space).connections)
     ends = {i: [j for j in (4, 5, 14, 15) if j > i and connections[i, j] == ABSENT] for i in range(6)}
     ends = {i: found for i, found in ends.items() if found}
     assert len(ends) > 3
@@ -161,7 +168,7 @@ def grown():
     keys = jax.random.split(jax.random.key(0), 200)
     nets = jax.tree.map(np.asarray, jax.jit(jax.vmap(grow))(keys, jnp.arange(200) % 50))
     assert nets.hidden.max() == space.max_hidden
-    return nets, jax.tree.map(np.asarray, to_dense(nets, space))
+    return nets, jax.tree.map(np.asarray, matrices_of(nets, space))
 
 
 def test_lists_and_matrices_hold_the_same(grown):
@@ -205,7 +212,7 @@ def test_first_nets_are_the_same():
     for space in SPACES:
         for enabled in (0.0, 0.3, 1.0):
             nets, matrices = (wann.minimal(jax.random.key(1), s, enabled) for s in (space, _dense(space)))
-            _equal(to_dense(nets, space), matrices)
+            _equal(matrices_of(nets, space), matrices)
             assert nets.genes.shape == (space.edges,)
 
 
@@ -214,11 +221,11 @@ def test_more_slots_and_a_longer_list_leave_the_net_as_it_is(grown):
     space = SPACES[0]
     for edges in (None, 130):
         wide = dataclasses.replace(space, max_nodes=20, edges=edges or space.edges)
-        more = wann.resize(nets, space, 20, edges) if edges else wann.resize(nets, space, 20)
+        more = _resize(nets, space, 20, edges)
         wann.check(more, wide)
-        _equal(to_dense(more, wide), wann.resize(matrices, _dense(space), 20))
+        _equal(matrices_of(more, wide), _resize(matrices, _dense(space), 20))
         one = jax.tree.map(lambda leaf: leaf[49], nets)
-        _equal(wann.resize(one, space, 20, edges), jax.tree.map(lambda leaf: leaf[49], more))
+        _equal(_resize(one, space, 20, edges), jax.tree.map(lambda leaf: leaf[49], more))
     with pytest.raises(ValueError, match="edges=100 must be at least 120"):
         wann.resize(nets, space, 20, 100)
     with pytest.raises(ValueError, match="edges=100 is for lists of genes, and this space has none"):
@@ -228,7 +235,7 @@ def test_more_slots_and_a_longer_list_leave_the_net_as_it_is(grown):
 def test_the_next_generation_is_the_same(grown):
     nets, matrices = grown
     space = dataclasses.replace(SPACES[0], edges=130)
-    nets = jax.tree.map(np.asarray, wann.resize(nets, SPACES[0], 16, 130))
+    nets = jax.tree.map(np.asarray, _resize(nets, SPACES[0], 16, 130))
     mean, best = np.random.default_rng(1).normal(size=(2, 200)).astype(np.float32)
 
     @functools.partial(jax.jit, compiler_options=UNOPTIMIZED)
@@ -241,7 +248,7 @@ def test_the_next_generation_is_the_same(grown):
     for seed in range(5):
         (nets, info), (matrices, other) = jax.tree.map(np.asarray, step(jax.random.key(seed), nets, matrices))
         _equal(info, other)
-        _equal(to_dense(nets, space), matrices)
+        _equal(matrices_of(nets, space), matrices)
     assert step._cache_size() == 1
 
 

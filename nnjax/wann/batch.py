@@ -1,8 +1,8 @@
 """Returns of a whole population on a batch task: every net on all examples, under all shared weights at once.
 
 On a CPU one net is run after the other, node by node: the node's own activation alone is computed, and values stand as
-(weights, nodes, examples), so that a connection is the sum of two contiguous rows. What a node gets from bias and inputs
-is the same under every shared weight but for that factor, and is added up once. Loops run as far as a net has nodes and
+(weights, nodes, examples), so that a connection adds one contiguous row to another. What bias and inputs give a node is
+the same under every shared weight but for that factor, and is added up once. Loops run as far as a net has nodes and
 connections, so small nets cost little and nothing is compiled anew as they grow. On a GPU many nets run side by side.
 """
 

@@ -50,12 +50,18 @@ class FolderStore:
 
 
 def identity(task: Any, config: Any, keys: Key, params: PyTree) -> str:
-    """A name for a search: what is searched for and how, but not for how long, so that a longer one goes on."""
+    """A name for a search: what is searched for and how, but not for how long, so that a longer one goes on.
+
+    A task counts by its class's name, its fields and its ``params``, not by its code.
+    """
     plan = dataclasses.replace(config, generations=1, block=1, layout=None)
     digest = hashlib.sha256()
     for leaf in map(np.asarray, jax.tree.leaves(params)):
         digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
-    whole = [type(task).__qualname__, repr(task), content(plan), content(jax.random.key_data(keys)), digest.hexdigest()]
+    fields = repr(task) if dataclasses.is_dataclass(task) else content(task)  # an object's repr is its address
+    whole = [type(task).__qualname__, fields, content(plan), content(jax.random.key_data(keys)), digest.hexdigest()]
+    numbers = [str(jax.random.key_impl(keys)), str(jnp.result_type(float))]
+    whole += [numbers] if numbers != ["threefry2x32", "float32"] else []  # the usual ones go without saying
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
@@ -68,17 +74,25 @@ class Checkpoints:
         self._turn = 0
 
     def restore(self, like: PyTree) -> PyTree | None:
-        """The later of the two, with the structure of ``like`` and its kinds of random keys; None without any."""
+        """The later of the two, with the structure of ``like`` and its kinds of random keys.
+
+        None where there is none, or none with as many arrays.
+        """
         if self._store is None:
             return None
-        found = {turn: arrays for turn in (0, 1) if (arrays := self._store.load(f"{self._name}-{turn}")) is not None}
+        leaves, structure = jax.tree.flatten(like)
+        names = [f"leaf{i}" for i in range(len(leaves))]
+        found = {}
+        for turn in (0, 1):
+            arrays = self._store.load(f"{self._name}-{turn}")
+            if arrays is not None and {*arrays} == {*names, "progress"}:
+                found[turn] = arrays
         if not found:
             return None
         last = max(found, key=lambda turn: int(found[turn]["progress"]))
         self._turn = 1 - last
-        leaves, structure = jax.tree.flatten(like)
-        arrays = [found[last][f"leaf{i}"] for i in range(len(leaves))]
-        return jax.tree.unflatten(structure, [_like(array, leaf) for array, leaf in zip(arrays, leaves, strict=True)])
+        kept = [_like(found[last][name], leaf) for name, leaf in zip(names, leaves, strict=True)]
+        return jax.tree.unflatten(structure, kept)
 
     def keep(self, state: PyTree, progress: int) -> None:
         """Save a state; the one with the highest ``progress`` is restored."""

@@ -12,25 +12,30 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nnjax.types import Array, Key, PyTree
-from nnjax.wann.genome import Genome, Space, forward
-from nnjax.wann.phenotype import most_instructions, programs
+from nnjax.wann.batch import evaluate_batch
+from nnjax.wann.edges import EdgeGenome
+from nnjax.wann.genome import NAMES, Genome, Space, check, forward
+from nnjax.wann.phenotype import FAN_IN, most_instructions, programs
 from nnjax.wann.rollout import Layout, rollout
 from nnjax.wann.tasks.task import check_task
 
 _BUDGET = 2**28  # bytes that the instructions of a population may take at a time
 
 
-def space_of(genome: Genome, task: Any) -> Space:
-    """The space of a net that was made for a task, with as many slots as the net has.
+def space_of(genome: Genome | EdgeGenome, task: Any) -> Space:
+    """The space of a net that was made for a task: its slots, the task's activations or those of Gaier and Ha (2019).
 
     Raises:
       ValueError: the genome has too few slots for the task.
     """
-    return Space(task.inputs, task.outputs, int(np.shape(genome.activations)[-1]))
+    check_task(task)
+    names = tuple(getattr(task, "activations", NAMES))
+    edges = int(np.shape(genome.genes)[-1]) if isinstance(genome, EdgeGenome) else None
+    return Space(task.inputs, task.outputs, int(np.shape(genome.activations)[-1]), names, edges)
 
 
 def evaluate(
-    population: Genome,
+    population: Genome | EdgeGenome,
     space: Space,
     task: Any,
     shared_weights: ArrayLike,
@@ -58,22 +63,35 @@ def evaluate(
       (n, W), means over repetitions; NaN where a return is.
 
     Raises:
-      ValueError: the task is none, or one on the host (`nnjax.wann.tasks.gym` evaluates those); no weight; a population
-        of another space.
+      ValueError: the task is none, or one on the host (`nnjax.wann.tasks.gym` evaluates those); no weight, no
+        repetition; a population, or weights, of another space.
     """
-    kind = _checked(task, space)
-    params = task.params if params is None else params
-    shared = _weights(shared_weights)
+    _checked(task, space)
+    if np.ndim(population.hidden) != 1 or not len(population.hidden):
+        raise ValueError(f"hidden of shape {np.shape(population.hidden)} must be (n,): a population, not one genome")
+    _check_shapes(population, space, weights)
     if repetitions < 1:
         raise ValueError(f"repetitions={repetitions} must be at least 1")
-    if kind == "batch":
-        from nnjax.wann.batch import evaluate_batch
+    params = task.params if params is None else params
+    return _evaluate(population, space, task, _weights(shared_weights), key, repetitions, params, weights, layout)
 
+
+@functools.partial(jax.jit, static_argnames=("space", "task", "repetitions", "layout"))
+def _evaluate(
+    population: Genome | EdgeGenome, space: Space, task: Any, shared: Array, key: Key, repetitions: int, params: Any,
+    weights: Array | None, layout: Layout | None,
+) -> Array:  # fmt: skip
+    if check_task(task) == "control":
+        group, begin = jnp.zeros(len(population.hidden), jnp.int32), starts(task, params, key[None], repetitions)
+        totals, _ = episodes(population, space, task, params, shared, begin, group, weights=weights, layout=layout)
+        return totals.mean(-1)
+    if weights is None:
         return evaluate_batch(population, space, task, shared, key, repetitions=repetitions, params=params)
-    group = jnp.zeros(len(population.hidden), jnp.int32)
-    totals, _ = episodes(population, space, task, params, shared, starts(task, params, key[None], repetitions), group,
-                         weights=weights, layout=layout)  # fmt: skip
-    return totals.mean(-1)
+    keys = jax.random.split(key, repetitions)
+    return jax.lax.map(
+        lambda net: _batches(net[0], space, task, params, shared, keys, net[1]).mean(-1),
+        (jax.tree.map(jnp.asarray, population), jnp.asarray(weights)),
+    )
 
 
 def starts(task: Any, params: Any, keys: Key, repetitions: int) -> PyTree:
@@ -83,15 +101,16 @@ def starts(task: Any, params: Any, keys: Key, repetitions: int) -> PyTree:
 
 
 def episodes(
-    population: Genome, space: Space, task: Any, params: Any, shared: Array, begin: PyTree, group: Array, *,
-    weights: Array | None = None, layout: Layout | None = None,
+    population: Genome | EdgeGenome, space: Space, task: Any, params: Any, shared: Array, begin: PyTree, group: Array,
+    *, weights: Array | None = None, layout: Layout | None = None,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """Returns (n, W, R) of a population from given starts, leading axes (groups, R), and the steps made, ().
+    """Returns (n, W, R) of a population from given starts, and the steps that each net made, (n,) float32.
 
-    Nets are taken by as many at a time as ``_BUDGET`` has room for.
+    Nets are taken by as many at a time as ``_BUDGET`` has room for. Arguments are those of `nnjax.wann.rollout.rollout`
+    but for the population, and ``weights`` (n, N, N), a factor for each connection.
     """
     size = len(group)
-    net = most_instructions(space) * (3 * (4 if weights is None else 8) + 1)
+    net = most_instructions(space) * (FAN_IN * (4 if weights is None else 8) + 1)
     slabs = max(1, math.ceil(size * net / _BUDGET))
     at_once = -(-size // slabs)
 
@@ -105,11 +124,11 @@ def episodes(
         return some(jnp.arange(size))
     place = jnp.minimum(jnp.arange(slabs * at_once), size - 1).reshape(slabs, at_once)
     totals, made = jax.lax.map(some, place)
-    return totals.reshape(-1, *totals.shape[2:])[:size], made.sum()
+    return totals.reshape(-1, *totals.shape[2:])[:size], made.reshape(-1)[:size]
 
 
 def returns(
-    genome: Genome,
+    genome: Genome | EdgeGenome,
     task: Any,
     shared_weights: ArrayLike,
     key: Key,
@@ -127,32 +146,30 @@ def returns(
       shared_weights: (W,); every one meets the same episodes.
       key: episode e is drawn with ``split(key, episodes)[e]``.
       episodes: how many; batches of examples for a batch task.
-      space: the net's sizes and activations; by default those of the task and the activations of Gaier and Ha (2019).
+      space: the net's sizes and activations; by default the task's, or the activations of Gaier and Ha (2019).
       weights: (N, N), for each connection one, which multiplies the shared one.
       params: the task's constants; by default its own.
 
     Returns:
-      (W, episodes).
+      (W, episodes), NaN where a return is.
 
     Raises:
-      ValueError: a population instead of one net, a net of another size than the task needs, no episode.
+      ValueError: a population instead of one net, a net or weights of other sizes than the task needs, no episode, a
+        task on the host.
     """
-    if np.ndim(genome.hidden):
-        raise ValueError(f"hidden of shape {np.shape(genome.hidden)} must be (): one genome, not a population")
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
-    space = space_of(genome, task) if space is None else space
-    kind = _checked(task, space)
-    shared = _weights(shared_weights)
+    space = _space_of_one(genome, task, space, weights)
     params = task.params if params is None else params
-    work = _control_returns if kind == "control" else _batch_returns
-    return work(genome, space, task, params, shared, key, episodes, weights)
+    work = _control_returns if check_task(task) == "control" else _batch_returns
+    return work(genome, space, task, params, _weights(shared_weights), key, episodes, weights)
 
 
 @functools.partial(jax.jit, static_argnames=("space", "task", "count"))
 def _control_returns(
-    genome: Genome, space: Space, task: Any, params: Any, shared: Array, key: Key, count: int, weights: Array | None
-) -> Array:
+    genome: Genome | EdgeGenome, space: Space, task: Any, params: Any, shared: Array, key: Key, count: int,
+    weights: Array | None,
+) -> Array:  # fmt: skip
     population = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], genome)
     factors = None if weights is None else jnp.asarray(weights)[None]
     begin = starts(task, params, key[None], count)
@@ -162,16 +179,22 @@ def _control_returns(
 
 @functools.partial(jax.jit, static_argnames=("space", "task", "count"))
 def _batch_returns(
-    genome: Genome, space: Space, task: Any, params: Any, shared: Array, key: Key, count: int, weights: Array | None
+    genome: Genome | EdgeGenome, space: Space, task: Any, params: Any, shared: Array, key: Key, count: int,
+    weights: Array | None,
+) -> Array:  # fmt: skip
+    return _batches(genome, space, task, params, shared, jax.random.split(key, count), weights)
+
+
+def _batches(
+    genome: Genome | EdgeGenome, space: Space, task: Any, params: Any, shared: Array, keys: Key, weights: Array | None
 ) -> Array:
-    factors = 1.0 if weights is None else jnp.asarray(weights)
+    """Returns (W, batches) of one net in its reference form, a batch of examples for each key."""
 
-    def one(pair: tuple) -> Array:
-        weight, batch = pair
-        return task.evaluate(params, lambda x: forward(genome, space, weight * factors, x), batch)
+    def one(weight: Array, key: Key) -> Array:
+        factors = weight if weights is None else weight * jnp.asarray(weights)
+        return task.evaluate(params, lambda x: forward(genome, space, factors, x), key)
 
-    keys = jax.random.split(key, count)
-    return jax.lax.map(lambda weight: jax.lax.map(lambda batch: one((weight, batch)), keys), shared)
+    return jax.lax.map(lambda weight: jax.lax.map(lambda key: one(weight, key), keys), shared)
 
 
 class Trajectory(NamedTuple):
@@ -193,7 +216,9 @@ class Trajectory(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("task", "space"))
-def _trajectory(genome: Genome, task: Any, weight: Array, key: Key, space: Space, params: Any) -> Trajectory:
+def _trajectory(
+    genome: Genome | EdgeGenome, task: Any, weight: Array, key: Key, space: Space, params: Any
+) -> Trajectory:
     def one(carry: tuple, _: None) -> tuple:
         state, alive = carry
         seen = task.observe(params, state)
@@ -205,35 +230,60 @@ def _trajectory(genome: Genome, task: Any, weight: Array, key: Key, space: Space
 
 
 def trajectory(
-    genome: Genome, task: Any, weight: ArrayLike, key: Key, *, space: Space | None = None, params: Any = None
-) -> Trajectory:
+    genome: Genome | EdgeGenome, task: Any, weight: ArrayLike, key: Key, *, space: Space | None = None,
+    params: Any = None,
+) -> Trajectory:  # fmt: skip
     """One episode of a control task, step by step, the net run in its reference form.
 
     Args:
       genome: one net.
       task: a control task.
       weight: the shared weight, (), or one for each connection, (N, N).
-      key: of the start.
+      key: of the start; episode e of `returns` has that of ``split(key, episodes)[e]``.
       space: as in `returns`.
       params: the task's constants; by default its own.
 
     Raises:
-      ValueError: the task is no control task.
+      ValueError: the task is no control task, or what `returns` raises.
     """
-    space = space_of(genome, task) if space is None else space
-    if _checked(task, space) != "control":
+    space = _space_of_one(genome, task, space, None)
+    if check_task(task) != "control":
         raise ValueError(f"task {type(task).__name__} has no steps to follow; trajectory takes a control task")
     return _trajectory(genome, task, jnp.asarray(weight), key, space, task.params if params is None else params)
 
 
-def _checked(task: Any, space: Space) -> str:
-    kind = check_task(task)
-    if kind == "host":
+def _space_of_one(genome: Genome | EdgeGenome, task: Any, space: Space | None, weights: Array | None) -> Space:
+    """The space of one net, or the one given, once it is sure that net and task are of it."""
+    if np.ndim(genome.hidden):
+        raise ValueError(f"hidden of shape {np.shape(genome.hidden)} must be (): one genome, not a population")
+    space = space_of(genome, task) if space is None else space
+    _checked(task, space)
+    _check_shapes(genome, space, weights)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in genome):
+        check(genome, space)
+    return space
+
+
+def _check_shapes(genome: Genome | EdgeGenome, space: Space, weights: Array | None) -> None:
+    """What can be seen of a traced genome, too."""
+    axes, n = np.shape(genome.hidden), space.max_nodes
+    if isinstance(genome, EdgeGenome):
+        genes: tuple[str, Array, tuple] = "genes", genome.genes, (space.edges,)
+    else:
+        genes = "connections", genome.connections, (n, n)
+    found = [genes, ("activations", genome.activations, (n,))]
+    found += [] if weights is None else [("weights", weights, (n, n))]
+    for name, value, shape in found:
+        if np.shape(value) != (*axes, *shape):
+            raise ValueError(f"{name} of shape {np.shape(value)} must be {(*axes, *shape)} for max_nodes={n}")
+
+
+def _checked(task: Any, space: Space) -> None:
+    if check_task(task) == "host":
         raise ValueError(f"task {type(task).__name__} runs on the host; nnjax.wann.tasks.gym evaluates it")
     if (space.inputs, space.outputs) != (task.inputs, task.outputs):
         raise ValueError(f"the space has {space.inputs} inputs and {space.outputs} outputs; task {type(task).__name__} "
                          f"has {task.inputs} and {task.outputs}")  # fmt: skip
-    return kind
 
 
 def _weights(shared_weights: ArrayLike) -> Array:

@@ -17,14 +17,16 @@ import numpy as np
 
 from nnjax import activations
 from nnjax.types import Array
-from nnjax.wann.genome import ENABLED, Genome, Space, alive
+from nnjax.wann.edges import EdgeGenome
+from nnjax.wann.genome import ENABLED, NAMES, Genome, Space, alive, to_dense
 from nnjax.wann.tasks.trigonometry import cos_pi
 
 FAN_IN = 3
 """Values that an instruction adds up: most nodes of a searched net have fewer; 2 to 4 were measured, 3 is fastest."""
 
-_WORD = 32
+_WORD = 32  # bits
 _SUM = -1  # the code of an instruction that only adds up
+_CODE = {name: code for code, name in enumerate(NAMES)}
 
 
 class Programs(NamedTuple):
@@ -48,7 +50,7 @@ class Programs(NamedTuple):
 
 
 def most_instructions(space: Space) -> int:
-    """T: what a net with all connections that the space has room for takes."""
+    """T: how many a net with all connections that the space has room for takes."""
     slots = np.arange(space.max_nodes)
     fan_in = np.where(slots > space.inputs, np.minimum(slots, space.first_output), 0)
     return int(_instructions(fan_in)[slots > space.inputs].sum())
@@ -60,12 +62,15 @@ def _instructions(fan_in: Array) -> Array:
     return 1 + -(-(above * (above > 0)) // (FAN_IN - 1))
 
 
-def programs(population: Genome, space: Space, weights: Array | None = None) -> Programs:
+def programs(population: Genome | EdgeGenome, space: Space, weights: Array | None = None) -> Programs:
     """Instructions for all genomes of a population, leading axis (n,); with a weight for each connection, (n, N, N).
 
     One pass makes a bit of every connection, and the list is then written instruction by instruction for all nets at
     once, taking the lowest bits of a node's word away: no sort and no scatter over all pairs of slots.
     """
+    if isinstance(population, EdgeGenome):
+        population = to_dense(population, space)
+    population = jax.tree.map(jnp.asarray, population)
     size, n, first = len(population.hidden), space.max_nodes, 1 + space.inputs
     live = alive(population, space)
     words = _words(population, space)
@@ -77,12 +82,7 @@ def programs(population: Genome, space: Space, weights: Array | None = None) -> 
 
     def write(carry: tuple) -> tuple:
         t, slot, bits, begun, rows, sources, codes, factors = carry
-        picked, rest = _take(bits, FAN_IN)  # (n, FAN_IN), N where there is none
-        more, _ = _take(bits, FAN_IN - 1)
-        more = jnp.concatenate([jnp.full((size, 1), -1), more], 1)
-        _, rest_begun = _take(bits, FAN_IN - 1)
-        chosen = jnp.where(begun[:, None], more, picked)
-        rest = jnp.where(begun[:, None], rest_begun, rest)
+        chosen, rest = _choose(bits, begun)
         running = slot < n
         finished = (rest == 0).all(1)
         padded = jnp.concatenate([rows, jnp.full((size, 1), zero_row, jnp.int32)], 1)
@@ -112,7 +112,7 @@ def programs(population: Genome, space: Space, weights: Array | None = None) -> 
     )  # fmt: skip
     end = jax.lax.while_loop(lambda carry: (carry[1] < n).any(), write, carry)
     enabled = _popcount(words).sum(-1, dtype=jnp.int32)
-    taken = jnp.where(live & (jnp.arange(n) >= first), _instructions(enabled), 0).sum(1)
+    taken = jnp.where(live & (jnp.arange(n) >= first)[None], _instructions(enabled), 0).sum(1)
     return Programs(end[5], end[6], end[7], end[4][:, space.first_output :].T, taken.astype(jnp.int32))
 
 
@@ -126,7 +126,15 @@ def _words(population: Genome, space: Space) -> Array:
         connections = jnp.pad(connections, ((0, 0), (0, count * _WORD - n), (0, 0)))
     place = jnp.left_shift(jnp.uint32(1), jnp.arange(_WORD, dtype=jnp.uint32))
     bits = (connections == ENABLED).reshape(size, count, _WORD, n)
-    return jnp.where(bits, place[:, None], jnp.uint32(0)).sum(2, dtype=jnp.uint32).transpose(0, 2, 1)
+    return jnp.where(bits, place[None, None, :, None], jnp.uint32(0)).sum(2, dtype=jnp.uint32).transpose(0, 2, 1)
+
+
+def _choose(bits: Array, begun: Array) -> tuple[Array, Array]:
+    """Slots (n, FAN_IN) that an instruction adds up, and the bits left; -1 for what the one before it has added up."""
+    slots, rest = _take(bits, FAN_IN)
+    more, rest_of_begun = _take(bits, FAN_IN - 1)
+    more = jnp.concatenate([jnp.full((len(bits), 1), -1, more.dtype), more], 1)
+    return jnp.where(begun[:, None], more, slots), jnp.where(begun[:, None], rest_of_begun, rest)
 
 
 def _take(bits: Array, count: int) -> tuple[Array, Array]:
@@ -148,7 +156,7 @@ def _popcount(x: Array) -> Array:
     return jax.lax.population_count(x)
 
 
-def run_instruction(t: Array, values: Array, programs: Programs, scale: Array, space: Space) -> Array:
+def run_instruction(t: Array, values: jax.Array, programs: Programs, scale: Array, space: Space) -> Array:
     """Values (rows, nets, lanes) with the row of instruction t filled in.
 
     Args:
@@ -157,9 +165,12 @@ def run_instruction(t: Array, values: Array, programs: Programs, scale: Array, s
       programs: of as many nets.
       scale: the weight that all connections share, to stretch to (nets, lanes).
       space: sizes and activations.
+
+    Returns:
+      The values; what earlier instructions have left in later rows is not read.
     """
     sources, codes = programs.sources[t], programs.codes[t][:, None]
-    read = values.at[sources, jnp.arange(values.shape[1])].get(mode="promise_in_bounds")
+    read = values.at[sources, jnp.arange(values.shape[1])[None]].get(mode="promise_in_bounds")
     if programs.weights is not None:
         read = read * programs.weights[t][:, :, None].astype(values.dtype)
     total = read.sum(0)
@@ -178,15 +189,16 @@ def activate(codes: Array, x: Array, space: Space) -> Array:
         for code, name in enumerate(space.table[1:], 1):
             values = jnp.where(codes == code, activations.TABLE[name](x), values)
         return values
-    cosine, gauss, tanh, sigmoid = codes == 9, codes == 3, codes == 4, codes == 5
+    cosine, gauss, tanh, sigmoid = (codes == _CODE[name] for name in ("cos_pi", "gaussian", "tanh", "logistic"))
     # Whole turns come off first: half a turn less is then exact.
     wave = cos_pi(x - 2 * jnp.round(0.5 * x) - jnp.where(cosine, 0.0, 0.5))
     power = jnp.exp(jnp.where(gauss, -0.5 * x * x, jnp.where(tanh, -2 * x, -x)))
     slope = jnp.where(tanh, 2.0, 1.0)
     squash = jnp.where(gauss, power, slope / (1 + power) - (slope - 1))
-    value = jnp.where(codes == 6, -x, jnp.where(codes == 7, jnp.abs(x), jnp.where(codes == 8, jnp.maximum(x, 0), x)))
-    value = jnp.where(codes == 1, (x > 0).astype(x.dtype), value)
-    value = jnp.where((codes == 2) | cosine, wave, jnp.where(gauss | tanh | sigmoid, squash, value))
-    for code, name in enumerate(space.table[10:], 10):
+    value = jnp.where(codes == _CODE["relu"], jnp.maximum(x, 0), x)
+    value = jnp.where(codes == _CODE["inverse"], -x, jnp.where(codes == _CODE["absolute"], jnp.abs(x), value))
+    value = jnp.where(codes == _CODE["step"], (x > 0).astype(x.dtype), value)
+    value = jnp.where((codes == _CODE["sin_pi"]) | cosine, wave, jnp.where(gauss | tanh | sigmoid, squash, value))
+    for code, name in enumerate(space.table[len(NAMES) :], len(NAMES)):
         value = jnp.where(codes == code, activations.TABLE[name](x), value)
     return value

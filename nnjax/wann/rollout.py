@@ -78,7 +78,8 @@ def rollout(
       layout: how episodes are cut up; by default `default_layout`.
 
     Returns:
-      Sums of rewards, (n, W, R), NaN where a return became NaN, and the number of steps made, () float32.
+      Sums of rewards, (n, W, R), NaN where one became NaN, which ends an episode, and the steps that each net made,
+      (n,) float32.
     """
     nets = len(group)
     lanes = _place(nets, weights, starts, group)
@@ -121,10 +122,11 @@ def rollout(
     total = jnp.take_along_axis(lanes.total, back, 1)
     repeats = jax.tree.leaves(starts)[0].shape[1]
     count = weights.shape[-1] * repeats
-    return total[:, :count].reshape(nets, -1, repeats), lanes.steps.sum(dtype=jnp.float32)
+    return total[:, :count].reshape(nets, -1, repeats), lanes.steps.sum(1, dtype=jnp.float32)
 
 
 def _place(nets: int, weights: Array, starts: PyTree, group: Array) -> _Lanes:
+    """All lanes at their starts, by shared weight and start; those that fill up the last unit are not alive."""
     repeats = jax.tree.leaves(starts)[0].shape[1]
     count = weights.shape[-1] * repeats
     width = -(-count // UNIT) * UNIT
@@ -139,7 +141,7 @@ def _place(nets: int, weights: Array, starts: PyTree, group: Array) -> _Lanes:
 def _pack(lanes: _Lanes) -> _Lanes:
     """Live lanes of every net first."""
     width = lanes.alive.shape[1]
-    place = jnp.argsort(jnp.where(lanes.alive, 0, width) + jnp.arange(width), axis=1)
+    place = jnp.argsort(jnp.where(lanes.alive, 0, width) + jnp.arange(width)[None], axis=1)
     nets = jnp.arange(len(place))[:, None]
     return jax.tree.map(lambda leaf: leaf[nets, place], lanes)
 
@@ -167,8 +169,9 @@ def _pick(programs: Programs, net: Array, room: Programs) -> Programs:
 
         return jax.lax.fori_loop(0, -(-length.max() // size), one, room)
 
-    lists = jax.tree.map(copy, programs._replace(outputs=None, length=None), room._replace(outputs=None, length=None))
-    return lists._replace(outputs=programs.outputs[:, net], length=length)
+    weights = None if programs.weights is None or room.weights is None else copy(programs.weights, room.weights)
+    sources, codes = copy(programs.sources, room.sources), copy(programs.codes, room.codes)
+    return Programs(sources, codes, weights, programs.outputs[:, net], length)
 
 
 def _run(
@@ -178,10 +181,10 @@ def _run(
     units, dtype = len(programs.length), lanes.total.dtype
     observe = jax.vmap(jax.vmap(task.observe, (None, 0), 1), (None, 0), 1)  # (inputs, units, UNIT)
     step = jax.vmap(jax.vmap(task.step, (None, 0, 1)), (None, 0, 1))
-    place = jnp.arange(units)
+    place = jnp.arange(units)[None]
     most = programs.length.max()
 
-    def one(carry: tuple, now: Array) -> tuple:
+    def one(carry: Any, now: Any) -> tuple[Any, None]:
         state, total, alive, made, values = carry
         seen = observe(params, state).astype(dtype)
         values = jax.lax.dynamic_update_slice(values, seen, (1, 0, 0))
@@ -195,6 +198,6 @@ def _run(
         alive = alive & ~done & (total == total) & (now + 1 < task.steps)
         return (state, total, alive, made, values), None
 
-    carry = (lanes.state, lanes.total, lanes.alive & (time < task.steps), lanes.steps, values)
+    carry: Any = (lanes.state, lanes.total, lanes.alive & (time < task.steps), lanes.steps, values)
     (state, total, alive, made, values), _ = jax.lax.scan(one, carry, time + jnp.arange(steps))
     return lanes._replace(state=state, total=total, alive=alive, steps=made), values

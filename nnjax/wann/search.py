@@ -18,8 +18,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from nnjax.types import Array, Key
+from nnjax.wann.batch import evaluate_batch
 from nnjax.wann.checkpoints import Checkpoints, Store, identity
-from nnjax.wann.evaluation import episodes, evaluate, starts
+from nnjax.wann.edges import EdgeGenome
+from nnjax.wann.evaluation import episodes, starts
 from nnjax.wann.genome import Genome, Space, connection_count, minimal, node_count
 from nnjax.wann.rollout import Layout
 from nnjax.wann.selection import Selection, next_generation
@@ -45,7 +47,7 @@ class Config:
       selection: how parents and survivors are chosen, and how often each mutation is.
       islands: populations that evolve side by side, and exchange nets if ``migrate_every`` is not 0.
       migrate_every: generations between two migrations, in which the best nets of an island take the places of the
-        worst in the next one; 0 for never.
+        worst in the next one; 0 for never, and nothing happens to a single island.
       migrants: nets that a migration moves from each island.
       block: most generations between two checkpoints.
       layout: how control tasks are cut up, (units, steps); None: what is fastest as a rule.
@@ -62,7 +64,7 @@ class Config:
     max_nodes: int = 128
     edges: int | None = None
     activations: tuple[str, ...] | None = None
-    selection: Selection = Selection()
+    selection: Selection = dataclasses.field(default_factory=Selection)
     islands: int = 1
     migrate_every: int = 0
     migrants: int = 1
@@ -71,10 +73,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("population", "generations", "repetitions", "islands", "migrants", "block"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.migrate_every < 0:
-            raise ValueError(f"migrate_every={self.migrate_every} must be 0, for never, or a number of generations")
+            object.__setattr__(self, name, _whole(name, getattr(self, name), 1))
+        object.__setattr__(self, "migrate_every", _whole("migrate_every", self.migrate_every, 0))
         if self.migrate_every and 2 * self.migrants > self.population:
             raise ValueError(f"migrants={self.migrants} must be at most half of population={self.population}")
         if not 0 <= self.enabled <= 1:
@@ -82,6 +82,13 @@ class Config:
         weights = np.asarray(self.shared_weights, float)
         if weights.ndim != 1 or not len(weights) or not np.isfinite(weights).all():
             raise ValueError(f"shared_weights={self.shared_weights} must be one or more finite numbers")
+        object.__setattr__(self, "shared_weights", tuple(weights.tolist()))
+        if self.activations is not None:
+            object.__setattr__(self, "activations", tuple(self.activations))
+        if self.layout is not None:
+            if len(self.layout) != 2:
+                raise ValueError(f"layout={self.layout} must be two numbers, units and steps")
+            object.__setattr__(self, "layout", tuple(_whole("layout", value, 1) for value in self.layout))
 
     def space(self, task: Any) -> Space:
         """Sizes and activations of the nets that a search for this task has.
@@ -93,6 +100,12 @@ class Config:
         if names is None:
             return Space(task.inputs, task.outputs, self.max_nodes, edges=self.edges)
         return Space(task.inputs, task.outputs, self.max_nodes, tuple(names), self.edges)
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number, at least {least}")
+    return int(value)
 
 
 class State(NamedTuple):
@@ -108,9 +121,9 @@ class State(NamedTuple):
       key: (...) of the search.
     """
 
-    population: Genome
+    population: Genome | EdgeGenome
     fitness: Array
-    best: Genome
+    best: Genome | EdgeGenome
     best_return: Array
     generation: Array
     steps: Array
@@ -144,6 +157,7 @@ class History(NamedTuple):
 
 
 Progress = Callable[[int, int, History], None]
+"""Generations done, generations to do, and the course so far, whose leaves are (searches x islands, generations)."""
 
 
 def search(
@@ -170,33 +184,39 @@ def search(
       `State`, whose population has been evaluated, and `History`.
 
     Raises:
-      ValueError: a task that is none, or sizes that do not go together.
+      ValueError: a task that is none, sizes that do not go together, no typed key, or a search at ``checkpoint`` that
+        has gone on for longer than ``config.generations``.
     """
     if check_task(task) == "host":
         from nnjax.wann.tasks.gym import search_host
 
         return search_host(task, config, key, checkpoint=checkpoint, progress=progress)
     keys = jnp.atleast_1d(key)
-    if keys.ndim != 1 or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
-        raise ValueError(f"key of shape {jnp.shape(key)} and dtype {key.dtype} must be a typed key or several, (S,)")
+    if keys.ndim != 1 or not len(keys) or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        raise ValueError(f"key of shape {jnp.shape(key)} and dtype {keys.dtype} must be a typed key or several, (S,)")
     params = task.params if params is None else params
     space = config.space(task)
     groups = _group_keys(keys, config)
     kept = Checkpoints(checkpoint, identity(task, config, keys, params))
     state, history = _begin(space, config, groups), _no_history(len(groups))
     state, history = kept.restore((state, history)) or (state, history)
+    if state.generation[0] > config.generations:
+        raise ValueError(f"generations={config.generations} must be at least {int(state.generation[0])}, those of the "
+                         "search at checkpoint")  # fmt: skip
     devices = jax.local_device_count()
     mesh = Mesh(np.array(jax.local_devices()), ("devices",))
     # Where blocks leave it, or the second block would be another program.
     state = jax.device_put(state, NamedSharding(mesh, _place_of_groups(len(groups), devices)))
     params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+    program = functools.partial(_advance, task=task, space=space, mesh=mesh,
+                                config=dataclasses.replace(config, generations=1))  # fmt: skip
     while (done := int(state.generation[0])) < config.generations:
         count = min(config.block - done % config.block, config.generations - done)
-        if config.migrate_every:
+        if config.migrate_every and config.islands > 1:
             count = min(count, config.migrate_every - done % config.migrate_every)
             if done and done % config.migrate_every == 0:
                 state = _migrate(state, config)
-        state, part = _advance(state, params, jnp.int32(count), task, space, config, mesh)
+        state, part = program(state, params, jnp.int32(count))
         part = jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:, :count], part)
         history = History(*(np.concatenate(both, 1) for both in zip(history, part, strict=True)))
         kept.keep((state, history), done + count)
@@ -283,7 +303,9 @@ def _generation(
     vary_keys, episode_keys = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
     population = jax.lax.cond(
         state.generation[0] > 0,
-        lambda: jax.vmap(lambda *args: _vary(*args, space, config))(vary_keys, state.population, state.fitness),
+        lambda: jax.vmap(functools.partial(_vary, space=space, config=config))(
+            vary_keys, state.population, state.fitness
+        ),
         lambda: state.population,
     )
     fitness, steps = _fitness(population, params, episode_keys, task, space, config, mesh)
@@ -305,7 +327,7 @@ def _generation(
     )
 
 
-def _vary(key: Key, population: Genome, fitness: Array, space: Space, config: Config) -> Genome:
+def _vary(key: Key, population: Any, fitness: Array, *, space: Space, config: Config) -> Any:
     connections = connection_count(population)
     return next_generation(key, population, fitness.mean(1), fitness.max(1), connections, space, config.selection)[0]
 
@@ -313,10 +335,10 @@ def _vary(key: Key, population: Genome, fitness: Array, space: Space, config: Co
 def _ranked(fitness: Array) -> Array:
     """Mean returns (..., n), the worst for those that are not finite."""
     mean = fitness.mean(-1)
-    return jnp.where(jnp.isfinite(fitness).all(-1), mean, -jnp.inf)
+    return jnp.where(jnp.isfinite(fitness).all(-1) & jnp.isfinite(mean), mean, -jnp.inf)
 
 
-def _summary(population: Genome, fitness: Array, space: Space) -> History:
+def _summary(population: Genome | EdgeGenome, fitness: Array, space: Space) -> History:
     mean = _ranked(fitness)
     finite = jnp.isfinite(mean)
     first = jnp.argmax(mean)
@@ -336,7 +358,7 @@ def _summary(population: Genome, fitness: Array, space: Space) -> History:
 
 
 def _fitness(
-    population: Genome, params: Any, keys: Key, task: Any, space: Space, config: Config, mesh: Mesh | None
+    population: Genome | EdgeGenome, params: Any, keys: Key, task: Any, space: Space, config: Config, mesh: Mesh | None
 ) -> tuple[Array, Array]:
     """Returns (groups, n, W) and steps made (groups,)."""
     groups, size = len(keys), config.population
@@ -347,17 +369,17 @@ def _fitness(
     control = check_task(task) == "control"
     begin = starts(task, params, keys, config.repetitions) if control else None
 
-    def work(nets: Genome, group: Array, begin: Any, keys: Key, params: Any) -> tuple[Array, Array]:
+    def work(nets: Any, group: Array, begin: Any, keys: Key, params: Any) -> tuple[Array, Array]:
         if control:
             totals, steps = episodes(nets, space, task, params, shared, begin, group, layout=layout)
-            return totals.mean(-1), steps[None]
-        some = functools.partial(evaluate, space=space, task=task, shared_weights=shared, params=params,
+            return totals.mean(-1), steps
+        some = functools.partial(evaluate_batch, space=space, task=task, shared_weights=shared, params=params,
                                  repetitions=config.repetitions)  # fmt: skip
         if groups == 1:
-            return some(nets, key=keys[0]), jnp.zeros(1)
+            return some(nets, key=keys[0]), jnp.zeros(len(group))
         by_group = jax.tree.map(lambda leaf: leaf.reshape(groups, -1, *leaf.shape[1:]), nets)
         values = jax.lax.map(lambda pair: some(pair[0], key=pair[1]), (by_group, keys))
-        return values.reshape(-1, len(shared)), jnp.zeros(1)
+        return values.reshape(-1, len(shared)), jnp.zeros(len(group))
 
     if mesh is None:
         fitness, steps = work(flat, group, begin, keys, params)
@@ -371,9 +393,9 @@ def _fitness(
         sharded = jax.shard_map(
             work, mesh=mesh, in_specs=(here, here, whole, whole, whole), out_specs=(here, here), check_vma=False
         )
-        values, steps = sharded(jax.tree.map(lambda leaf: leaf[deal], flat), group[deal], begin, keys, params)
-        fitness = jnp.zeros((groups * size, len(shared)), values.dtype).at[deal].set(values)
-    return fitness.reshape(groups, size, -1), jnp.full(groups, steps.sum() / groups)
+        dealt = sharded(jax.tree.map(lambda leaf: leaf[deal], flat), group[deal], begin, keys, params)
+        fitness, steps = (jnp.zeros((groups * size, *x.shape[1:]), x.dtype).at[deal].set(x) for x in dealt)
+    return fitness.reshape(groups, size, -1), steps.reshape(groups, size).sum(1, dtype=jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -384,8 +406,8 @@ def _migrate(state: State, config: Config) -> State:
     order = jnp.argsort(-_ranked(state.fitness), axis=1)
     groups = jnp.arange(len(order))[:, None]
 
-    def move(leaf: Array) -> Array:
+    def move(leaf: Array) -> jax.Array:
         best = leaf[groups, order[:, :some]][ring]
-        return leaf.at[groups, order[:, -some:]].set(best)
+        return jnp.asarray(leaf).at[groups, order[:, -some:]].set(best)
 
     return state._replace(population=jax.tree.map(move, state.population), fitness=move(state.fitness))

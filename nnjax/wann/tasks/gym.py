@@ -24,7 +24,7 @@ from nnjax.wann.tasks.latents import PIXELS, Latents, load_latents, principal_co
 from nnjax.wann.tasks.workers import Recording, Workers, need_packages
 
 WINDOW = 256
-"""Episodes that a worker has at a time, about 90 MB of walkers; `IMAGE_WINDOW` where there are images."""
+"""Episodes that a worker has at a time, with those just ended 200 MB of walkers; `IMAGE_WINDOW` with images."""
 
 IMAGE_WINDOW = 16
 """Episodes with images that a worker has at a time."""

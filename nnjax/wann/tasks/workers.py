@@ -7,6 +7,7 @@ that a fault in native code ends a worker and not the search.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import multiprocessing
 import multiprocessing.connection
@@ -151,7 +152,7 @@ def play(task: Any, seeds: np.ndarray, window: int) -> Play:
     """
     encode = load_latents(task.latents).encode if task.latents else None
     returns, steps = np.zeros(seeds.shape), np.zeros(seeds.shape, np.int64)
-    ahead = iter(range(len(seeds)))
+    ahead, ended = iter(range(len(seeds))), 0
     running: dict[int, list[Episode | None]] = {}
     while True:
         running = {at: lanes for at, lanes in running.items() if any(lanes)}
@@ -172,7 +173,10 @@ def play(task: Any, seeds: np.ndarray, window: int) -> Play:
                     episode.step(row[lane])
                     if episode.done:
                         returns[at, lane], steps[at, lane] = episode.total, episode.steps
-                        lanes[lane] = None
+                        lanes[lane], ended = None, ended + 1
+        if ended >= window:  # environments are cycles of references
+            gc.collect()
+            ended = 0
 
 
 def record(task: Any, seed: int, every: int) -> Play:
@@ -215,6 +219,7 @@ def _serve(connection: Connection) -> None:
     from threadpoolctl import threadpool_limits
 
     plays: list[Play] = []
+    gc.disable()  # it takes a sixth of the time, going through thousands of bodies; `play` collects now and then
     with threadpool_limits(1):
         try:
             while True:

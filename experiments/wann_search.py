@@ -1,0 +1,281 @@
+"""Weight-agnostic search: nets that swing a pole up with any one weight for all of their connections.
+
+Panels, a group of each for every task
+  search          The course of every search: returns of the best net, sizes of nets, generation by generation.
+  population      The nets that the searches ended with: mean return against number of connections.
+  champion        The best net: return and balance against the shared weight, one episode step by step.
+  table           Random weights, random shared, tuned shared and tuned weights, for the champion and for a fully
+                  connected net of fixed shape: the table of Gaier and Ha (2019).
+  accuracy        For classification, the same columns and an ensemble over shared weights, on held-out examples.
+
+Falsifiable checks, stated before the first run of the study: under a random and under its best shared weight the
+champion beats the fully connected net by more than half of the published difference; its tuned shared weight returns
+more than a random one; at some shared weight chosen on other episodes it balances the pole (|theta| < 0.3 in all of the
+last 200 steps) in at least 80 of 100 episodes. Preset quick searches less than was published: where it stays below a
+published number it says so and does not fail; standard is where they are decided.
+
+What is random: a seed draws a search's first nets, mutations, parents and the episodes of each generation, which all
+nets and weights of that generation share. The champion is chosen among all searches' nets on new episodes, its shared
+weight tuned and its weights trained on further ones, and what is reported comes from others again.
+
+Deviations: the published search ran once; here there are several, as one program, and their best net is the champion.
+Crowding is normalized by the range of an objective, where the released program divides by something else by an
+oversight. Weights are trained by the evolution strategy of `nnjax.wann.tuning`, where theirs are by one of their own,
+or by gradient descent where the task allows. The shapes of the published fixed nets are not known to us; ours has one
+hidden layer of tanh units. Elite means are those of the best net of a generation, as in their log, and so are chosen by
+chance in part.
+
+Sources: Gaier and Ha (2019), Weight agnostic neural networks; Deb et al. (2002), A fast and elitist multiobjective
+genetic algorithm: NSGA-II.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments import _wann_search_panels as panels
+from experiments import command
+from experiments._wann_search_figures import files, plot
+from experiments._wann_search_report import report
+from nnjax import activations, wann
+from nnjax.monitor import Monitor
+from nnjax.naming import choose
+from nnjax.wann import tasks
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from nnjax.sweep import Store
+
+__all__ = ["PRESETS", "Config", "files", "main", "plans", "plot", "report", "run"]
+
+TASKS = ("swing_up", "pendulum", "acrobot", "xor", "parity", "regression", "digits", "mnist16", "biped")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is studied."""
+
+    seed: int = 0
+    """Seed of everything."""
+    tasks: tuple[str, ...] = ("swing_up",)
+    """Tasks, one after the other: swing_up, pendulum, acrobot, xor, parity, regression, digits, mnist16, biped."""
+    seeds: int = 4
+    """Searches of each task."""
+    population: int = 64
+    """Nets in a population."""
+    generations: int = 320
+    """How often the population is evaluated."""
+    repetitions: int = 3
+    """Episodes, or batches of examples, for each net and shared weight in a generation."""
+    tournament: int = 4
+    """A parent is the best of twice as many draws."""
+    elite: float = 0.05
+    """Share of the breeding nets that go on unchanged."""
+    by_connections: float = 0.8
+    """Probability that a generation is ranked by mean return and few connections, not by mean and best return."""
+    enabled: float = 0.5
+    """Share of the first nets' connections that are enabled."""
+    max_nodes: int = 128
+    """Most nodes of a net, bias, inputs and outputs among them."""
+    activations: tuple[str, ...] = ()
+    """Activations of hidden nodes, any in nnjax.activations that work element by element; by default the task's."""
+    islands: int = 1
+    """Populations of a search, side by side."""
+    migrate_every: int = 0
+    """Generations between two exchanges of nets among islands; 0 for never."""
+    migrants: int = 1
+    """Nets that an island hands on."""
+    published: bool = False
+    """Use the published sizes of a search where a task has them, in place of the fields above."""
+    selection_episodes: int = 100
+    """Episodes that choose the champion and its shared weight."""
+    trials: int = 100
+    """Episodes, or draws of weights, of every number reported."""
+    training_generations: int = 100
+    """Generations of the evolution strategy that trains all weights, or steps of gradient descent."""
+    hidden: int = 10
+    """Hidden units of the fully connected net."""
+
+    def __post_init__(self) -> None:
+        command.check_numbers(self, _LEAST)
+        for name in self.tasks:
+            choose("task", name, TASKS)
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(f"tasks={self.tasks} must name at least one, each once")
+        for name in self.activations:
+            choose("activation", name, activations.TABLE, aliases=activations.ALIASES)
+        for name in self.tasks:
+            search_config(self, name)
+
+
+_LEAST: dict[str, float] = {
+    "seed": 0, "seeds": 1, "population": 1, "generations": 1, "repetitions": 1, "tournament": 1, "elite": 0,
+    "by_connections": 0, "enabled": 0, "max_nodes": 1, "islands": 1, "migrate_every": 0, "migrants": 1,
+    "selection_episodes": 2, "trials": 2, "training_generations": 1, "hidden": 1,
+}  # fmt: skip
+
+_PUBLISHED: dict[str, dict[str, Any]] = {
+    "swing_up": {"population": 192, "generations": 1024, "repetitions": 3, "tournament": 8, "elite": 0.2},
+    "biped": {"population": 480, "generations": 2048, "repetitions": 4, "tournament": 16, "elite": 0.2,
+              "enabled": 0.25},
+    "mnist16": {"population": 960, "generations": 4096, "repetitions": 1, "tournament": 32, "elite": 0.2},
+}  # fmt: skip
+"""Settings of Gaier and Ha (2019)."""
+
+_WIDE: dict[str, dict[str, Any]] = {
+    "digits": {"enabled": 0.05, "repetitions": 1, "max_nodes": 256, "edges": 4096},
+    "mnist16": {"enabled": 0.05, "repetitions": 1, "max_nodes": 768, "edges": 8192},
+}
+"""What tasks with many inputs need in any case: sparse first nets, and genes in lists."""
+
+_ALWAYS: dict[str, dict[str, Any]] = {name: {"repetitions": 1} for name in ("xor", "parity", "regression")}
+"""Tasks that show all of their examples every time."""
+
+
+def search_config(config: Config, task: str) -> wann.Config:
+    """How one task is searched.
+
+    Raises:
+      ValueError: a number that no search can have.
+    """
+    fields = {
+        name: getattr(config, name)
+        for name in ("population", "generations", "repetitions", "enabled", "max_nodes", "islands", "migrate_every",
+                     "migrants", "tournament", "elite")
+    }  # fmt: skip
+    wide = _WIDE.get(task, {})
+    wide = wide | {"max_nodes": max(config.max_nodes, wide.get("max_nodes", 0))}
+    fields |= wide | _ALWAYS.get(task, {}) | (_PUBLISHED.get(task, {}) if config.published else {})
+    selection = wann.Selection(
+        tournament=fields.pop("tournament"), elite=fields.pop("elite"), by_connections=config.by_connections
+    )
+    return wann.Config(selection=selection, activations=config.activations or None, **fields)
+
+
+_QUICK = Config()
+_LARGE = replace(
+    _QUICK, seeds=20, population=192, generations=1024, tournament=8, elite=0.2, training_generations=300,
+)  # fmt: skip
+PRESETS = {
+    "quick": _QUICK,
+    "standard": _LARGE,
+    "full": replace(
+        _LARGE,
+        published=True,
+        tasks=(
+            "swing_up", "pendulum", "acrobot", "xor", "digits", "mnist16",
+            *(("biped",) if importlib.util.find_spec("gymnasium") else ()),
+        ),
+    ),
+}  # fmt: skip
+
+
+def _prepared(config: Config) -> list[tuple[str, Any, wann.Config, Any]]:
+    """Name, task, search and key of every task; what is wrong with any of them is said before the first begins."""
+    made = []
+    for name in config.tasks:
+        try:
+            task = tasks.by_name(name)
+            search = search_config(config, name)
+            search.space(task)
+        except ValueError as error:
+            raise command.BadInput(str(error)) from None
+        key = jax.random.fold_in(jax.random.key(config.seed), TASKS.index(name))
+        made.append((name, task, search, key))
+    return made
+
+
+# The plan
+
+_STEPS_A_SECOND = 12e6
+"""Environment steps a second and CPU core, of nets as a search has them after some hundred generations."""
+
+_COMPILE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the searches of a task will cost, as predicted; good to a factor of about two for swing-up."""
+
+    name: str
+    searches: int
+    config: wann.Config
+    slots: int
+    steps: float
+    compile_seconds: float
+    run_seconds: float
+    memory_bytes: int
+    result_bytes: int
+
+    def __str__(self) -> str:
+        config = self.config
+        islands = f" x islands {config.islands}" if config.islands > 1 else ""
+        return (
+            f"{self.name}: {self.searches} searches{islands} as one program, population {config.population}, "
+            f"{config.generations} generations, {len(config.shared_weights)} shared weights x {config.repetitions} "
+            f"repetitions, up to {self.slots} nodes; at most {self.steps:.3g} environment steps, about "
+            f"{self.compile_seconds:.0f} s compiling, {self.run_seconds:.0f} s running, "
+            f"{self.memory_bytes / 2**20:.0f} MiB of memory"
+        )
+
+
+def plans(config: Config) -> list[Plan]:
+    """What every task will cost."""
+    return [_plan(config, name, task, search) for name, task, search, _ in _prepared(config)]
+
+
+def _plan(config: Config, name: str, task: Any, search: wann.Config) -> Plan:
+    space = search.space(task)
+    nets = config.seeds * search.islands * search.population
+    genome = space.max_nodes * (space.max_nodes + 1) if space.edges is None else 9 * space.edges + space.max_nodes
+    state = nets * genome
+    # A batch task's unit of work is an example.
+    length = getattr(task, "steps", None) or getattr(task, "batch_size", None) or 4
+    lanes = nets * len(search.shared_weights) * search.repetitions
+    steps = float(lanes) * length * search.generations
+    nets_tuned = 2 * config.training_generations * 64 * length * 8 + 2 * config.trials * length * len(panels.SWEEP)
+    seconds = (steps + nets_tuned) / (_STEPS_A_SECOND * jax.local_device_count())
+    return Plan(
+        name, config.seeds, search, space.max_nodes, steps, 2 * _COMPILE_SECONDS, seconds, 6 * state + 2**27,
+        2 * state + 8 * 11 * config.seeds * search.islands * search.generations,
+    )  # fmt: skip
+
+
+# The run
+
+
+def search_keys(key: Any, seeds: int) -> tuple[Any, Any]:
+    """A key for each search, (seeds,), the same whatever their number, and one for all that follows."""
+    return jax.vmap(lambda seed: jax.random.fold_in(key, seed))(jnp.arange(seeds)), jax.random.fold_in(key, 2**31)
+
+
+def run(config: Config, *, store: Callable[[str], Store] | None = None, monitor: Monitor | None = None) -> xr.DataTree:
+    """Search, choose, tune and report every task; ``store(name)`` keeps what is done. Groups are TASK/PANEL."""
+    import xarray as xr
+
+    monitor = monitor or Monitor()
+    budget = panels.Budget(config.trials, config.selection_episodes, config.training_generations, config.hidden)
+    groups: dict[str, xr.Dataset] = {}
+    for name, task, search, key in _prepared(config):
+        keys, later = search_keys(key, config.seeds)
+        found = panels.of_task(name, task, search, keys, later, budget,
+                               store(name) if store else None, monitor)  # fmt: skip
+        groups |= {f"{name}/{panel}": dataset for panel, dataset in found.items()}
+    return xr.DataTree.from_dict(groups, name="wann_search")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line: see ``--help``."""
+    return command.main("experiments.wann_search", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
