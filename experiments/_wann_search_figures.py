@@ -32,7 +32,7 @@ FRAMES_A_SECOND = 25
 
 def plot(results: xr.DataTree) -> dict[str, Figure]:
     """Every figure, by task and name; ``TASK_net`` and ``TASK_weights`` are the ones to look at first."""
-    figures = {}
+    figures: dict[str, Figure] = {}
     with style():
         for name in results.children:
             task = results[name]
@@ -74,7 +74,7 @@ def _frames(name: str, champion: xr.Dataset) -> list[np.ndarray]:
     if "alive" not in champion:
         return []
     part = champion.isel(step=np.flatnonzero(champion["alive"].values)[:: _thinning(champion)[0]])
-    state = {key.removeprefix("state_"): part[key].values for key in part if str(key).startswith("state_")}
+    state = _states(part)
     action = part["action"].values[:, 0]
     if name == "swing_up":
         return pictures.cartpole_frames(state["x"], state["theta"], action, width=320)
@@ -83,6 +83,12 @@ def _frames(name: str, champion: xr.Dataset) -> list[np.ndarray]:
     if name == "acrobot":
         return pictures.acrobot_frames(state["theta_1"], state["theta_2"])
     return []
+
+
+def _states(champion: xr.Dataset) -> dict[str, np.ndarray]:
+    """Each number of an episode's states, (steps,), by its name."""
+    names = [str(key) for key in champion if str(key).startswith("state_")]
+    return {name.removeprefix("state_"): champion[name].values for name in names}
 
 
 def _facts(champion: xr.Dataset) -> str:
@@ -137,12 +143,13 @@ def _course(name: str, course: xr.Dataset) -> Figure:
     made, axes = figure(1, 3, width=3.3, height=3.0)
     generation = course["generation"].values
     searches, reference = course.sizes["seed"], name == "swing_up"
+    alike = tuple(np.ravel(course.attrs["shared_weights"])) == wann.SHARED_WEIGHTS
+    more = "" if alike else ", six shared weights"
     labels = ("highest mean return", "nodes, median net",
               "connections, median net")  # fmt: skip
     for ax, field, label, known in zip(axes[0], ("elite_mean", "nodes", "connections"), labels, REFERENCE, strict=True):
-        lines = course[field].max("island") if field == "elite_mean" else course[field].mean("island")
-        lines = lines.transpose("seed", "generation").values
-        lines = np.where(np.isfinite(lines), lines, np.nan)
+        found = course[field].max("island") if field == "elite_mean" else course[field].mean("island")
+        lines = found.where(np.isfinite(found)).transpose("seed", "generation").values
         for number, line in enumerate(lines):
             ax.plot(generation, line, color=COLORS[0], alpha=0.35, linewidth=0.7,
                     label="one search" if number == 0 else None)  # fmt: skip
@@ -150,8 +157,8 @@ def _course(name: str, course: xr.Dataset) -> Figure:
             ax.plot(generation, np.nanmedian(lines, axis=0), color=COLORS[0], linewidth=1.8, label="median search")
         if reference:
             shown = [place for place, mark in enumerate(MARKS) if mark <= max(generation[-1], MARKS[0])]
-            theory(ax, [MARKS[i] for i in shown], [known[i] for i in shown], marker="o", markersize=3.5,
-                   label="Gaier and Ha's program,\none run, population 64")  # fmt: skip
+            theory(ax, np.array(MARKS)[shown], np.array(known)[shown], marker="o", markersize=3.5,
+                   label=f"Gaier and Ha's program, one run, population 64{more}")  # fmt: skip
         ax.set(xlabel="generation", ylabel=label)
     for ax in axes[0, 1:]:
         ax.set_ylim(bottom=0)
@@ -159,7 +166,7 @@ def _course(name: str, course: xr.Dataset) -> Figure:
     islands = f", {facts['islands']} islands" if facts["islands"] > 1 else ""
     made.suptitle(f"{name}: {searches} searches, populations of {facts['population']}{islands}", fontsize=9)
     handles, names = axes[0, 0].get_legend_handles_labels()
-    made.legend(handles, [text.replace("\n", " ") for text in names], loc="outside lower center", ncols=3)
+    made.legend(handles, names, loc="outside lower center", ncols=3)
     return made
 
 
@@ -221,10 +228,10 @@ def _behavior(name: str, champion: xr.Dataset) -> Figure:
 
     made = Figure(figsize=(7, 5), layout="constrained")
     FigureCanvasAgg(made)
-    states = {str(key).removeprefix("state_"): champion[key].values for key in champion
-              if str(key).startswith("state_")}  # fmt: skip
-    course = SimpleNamespace(states=states, actions=champion["action"].values, rewards=champion["reward"].values,
-                             alive=champion["alive"].values)  # fmt: skip
+    course = SimpleNamespace(
+        states=_states(champion), actions=champion["action"].values, rewards=champion["reward"].values,
+        alive=champion["alive"].values,
+    )  # fmt: skip
     pictures.draw_behavior(made, course, dt=champion.attrs["dt"])
     made.suptitle(f"{name}: champion, shared weight {champion.attrs['weight']:.3g}, the episode of median return",
                   fontsize=9)  # fmt: skip

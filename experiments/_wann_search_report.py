@@ -14,6 +14,7 @@ import numpy as np
 
 from nnjax.results import Row
 from nnjax.statistics import Interval, share_interval, t_interval
+from nnjax.wann import SHARED_WEIGHTS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -69,7 +70,7 @@ WINDOW = 8
 
 def report(results: xr.DataTree) -> list[Row]:
     """Every claim of the study, each with what was measured, whether it holds or not."""
-    return [row for name in results.children for row in _task_rows(name, results[name])]
+    return [row for name, task in results.children.items() for row in _task_rows(name, task)]
 
 
 def _task_rows(name: str, task: xr.DataTree) -> list[Row]:
@@ -127,23 +128,25 @@ def marks_of(course: xr.Dataset) -> list[int]:
 
 def _course_rows(name: str, course: xr.Dataset) -> list[Row]:
     rows = []
+    alike = name == "swing_up" and tuple(np.ravel(course.attrs["shared_weights"])) == SHARED_WEIGHTS
     for mark in marks_of(course):
         elite = at_mark(course, "elite_mean", mark)
         finite = elite[np.isfinite(elite)]
         lost = f"; {len(elite) - len(finite)} lost" if len(finite) < len(elite) else ""
         if not len(finite):
             continue
-        known = name == "swing_up" and mark in MARKS
-        reference = REFERENCE.elite_mean[MARKS.index(mark)] if known else None
-        where = "no reference" if reference is None else f"{int((finite >= reference).sum())} of {len(elite)} reach it"
+        reference = REFERENCE.elite_mean[MARKS.index(mark)] if name == "swing_up" and mark in MARKS else None
+        where = f"{int((finite >= (reference or 0)).sum())} of {len(elite)} reach it"
         middle = np.median(finite)
+        islands = f", {course.attrs['islands']} islands" if course.attrs["islands"] > 1 else ""
         rows.append(Row(
-            f"{name}: elite mean at generation {mark}, populations of {course.attrs['population']}",
+            f"{name}: elite mean at generation {mark}, populations of {course.attrs['population']}{islands}",
             f"highest mean return over shared weights, mean of {min(WINDOW, mark)} generations, by search",
             f"median {middle:.4g}, best {finite.max():.4g}{lost}",
             f"{finite.min():.4g} to {finite.max():.4g}, all searches", len(elite),
-            "-" if reference is None else f"{reference:g}, one run, population 64", SOURCE if known else OWN,
-            "none: a course is shown, not judged", where,
+            "-" if reference is None else f"{reference:g}, one run, population 64, six weights",
+            OWN if reference is None else SOURCE, "none: a course is shown, not judged",
+            "no reference" if reference is None else where if alike else "not comparable: other weights",
         ))  # fmt: skip
     return rows
 
@@ -173,7 +176,7 @@ def _column_rows(name: str, table: xr.Dataset, few: bool) -> list[Row]:
         for place, column in enumerate(table["column"].values.tolist()):
             found = samples(table, net, column)
             lost = table.sizes["trial"] - len(found)
-            middle = t_interval(found) if len(found) else t_interval([np.nan])
+            middle = t_interval(found) if len(found) else t_interval(np.array([np.nan]))
             mean, deviation = PUBLISHED.get(name, {}).get(net, ((None, None),) * 4)[place]
             judged = net == "searched" and column != "random weights" and mean is not None
             rows.append(Row(
@@ -185,7 +188,7 @@ def _column_rows(name: str, table: xr.Dataset, few: bool) -> list[Row]:
                 "-" if mean is None else f"{mean:g} \N{PLUS-MINUS SIGN} {deviation:g}",
                 OWN if mean is None else f"{SOURCE}, table 1",
                 "95 % interval of the mean reaches the published one" if judged else "-",
-                against(middle, mean, few) if judged else "not comparable",
+                against(middle, float(mean), few) if judged and mean is not None else "not comparable",
             ))  # fmt: skip
     return rows
 
@@ -267,12 +270,13 @@ def _accuracy_rows(name: str, found: xr.Dataset, few: bool) -> list[Row]:
         values = found["accuracy"].sel(column=column).values
         values = values[np.isfinite(values)]
         published = PUBLISHED_ACCURACY.get(name, {}).get(column)
-        middle = t_interval(values) if len(values) > 1 else None
+        middle = t_interval(values) if np.ptp(values) else None  # without chance there is no interval
         short = published is not None and values.mean() < published - 0.0005
         rows.append(Row(
             f"{name}: accuracy of the champion on held-out examples, {column}", "share of right answers",
             f"{values.mean():.3f}" + (f" \N{PLUS-MINUS SIGN} {values.std(ddof=1):.3f}" if middle else ""),
-            str(middle) if middle else "-", len(values), "-" if published is None else f"{published:.3f}",
+            str(middle) if middle else "-", len(values) if middle else 0,
+            "-" if published is None else f"{published:.3f}",
             OWN if published is None else SOURCE, "-" if published is None else "at least the published one",
             "not comparable" if published is None else
             ("below, as is this search" if few else "not reached") if short else "reached",

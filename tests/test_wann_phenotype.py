@@ -20,6 +20,7 @@ SPACES = (
     Space(3, 2, 24, (*NAMES[2:], "leaky_relu", "swish")),
 )
 COUNT = 250  # nets of each
+UNOPTIMIZED = {"xla_backend_optimization_level": 0}  # compiles several times faster
 RATES = wann.Rates(0.4, 0.25, 0.15, 0.15, 0.05, 0.05)
 WEIGHTS = np.asarray([-2, 0.5], np.float32)
 
@@ -35,7 +36,7 @@ def _grown(space):
         return jax.lax.fori_loop(0, age, step, wann.minimal(key, space))
 
     keys = jax.random.split(jax.random.key(space.inputs), COUNT)
-    grown = jax.jit(jax.vmap(grow), compiler_options={"xla_backend_optimization_level": 0})
+    grown = jax.jit(jax.vmap(grow), compiler_options=UNOPTIMIZED)
     nets = jax.tree.map(np.array, grown(keys, jnp.arange(COUNT) % 100))
     nothing, full = slice(0, COUNT // 10), slice(COUNT // 10, COUNT // 10 + 10)
     nets.connections[nothing] *= nets.connections[nothing] != ENABLED
@@ -48,6 +49,10 @@ def _grown(space):
     return nets
 
 
+_programs = jax.jit(programs, static_argnames="space", compiler_options=UNOPTIMIZED)
+_listed = jax.jit(from_dense, static_argnames="space", compiler_options=UNOPTIMIZED)
+
+
 def _full(space):
     connections = np.triu(np.full((space.max_nodes, space.max_nodes), ENABLED, np.int8), 1)
     connections[:, : 1 + space.inputs] = 0
@@ -55,7 +60,7 @@ def _full(space):
     return Genome(connections, np.zeros(space.max_nodes, np.int8), np.int32(space.max_hidden))
 
 
-@functools.partial(jax.jit, static_argnames="space")
+@functools.partial(jax.jit, static_argnames="space", compiler_options=UNOPTIMIZED)
 def _run(population, space, shared, x, weights=None):
     """Outputs (n, lanes, outputs) for shared weights (lanes,) and x (n, lanes, inputs)."""
     made = programs(population, space, weights)
@@ -146,11 +151,15 @@ def test_the_nets_of_these_tests_are_of_all_kinds():
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: f"{space.inputs}-{space.outputs}-{space.max_nodes}")
 def test_programs_compute_what_a_recursive_evaluation_does(space, individual):
     x, weights, expected, bound = _cases(space, individual)
-    measured = _run(_grown(space), space, WEIGHTS, x, weights)
+    measured = np.asarray(_run(_grown(space), space, WEIGHTS, x, weights))
     assert measured.dtype == np.float32
     assert np.isfinite(measured).all()
-    assert (np.abs(measured - expected) <= bound).all()
-    assert np.median(bound) < 1e-5, "the test is sharp for most nets"
+    off = np.abs(measured - expected)
+    assert (off <= bound).all()
+    # And the bounds, of the worst case, say something; what most nets are off by is a few roundings.
+    assert np.median(bound) < 5e-5
+    assert (bound < 1e-3).mean() > 0.7
+    assert (off <= 1e-5 * np.maximum(1, np.abs(expected))).mean() > 0.95
 
 
 @pytest.mark.parametrize("individual", [False, True], ids=["shared", "individual"])
@@ -159,7 +168,7 @@ def test_programs_do_so_in_double_precision(individual):
     x, weights, expected, bound = _cases(space, individual)
     with jax.enable_x64(True):
         wide = None if weights is None else weights.astype(float)
-        measured = _run(_grown(space), space, WEIGHTS.astype(float), x.astype(float), wide)
+        measured = np.asarray(_run(_grown(space), space, WEIGHTS.astype(float), x.astype(float), wide))
         assert measured.dtype == np.float64
     right = np.abs(measured - expected) <= 1e-6 * bound + 1e-12
     assert right.mean() > 0.98, "but for steps at a tie"
@@ -169,7 +178,7 @@ def test_programs_do_so_in_double_precision(individual):
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: f"{space.inputs}-{space.outputs}-{space.max_nodes}")
 def test_a_node_takes_as_many_instructions_as_its_connections_need(space):
     nets = _grown(space)
-    made = jax.jit(programs, static_argnames="space")(nets, space)
+    made = _programs(nets, space)
     fan_in = (nets.connections == ENABLED).sum(1)
     node = np.asarray(wann.alive(nets, space)) & (np.arange(space.max_nodes) > space.inputs)
     needed = np.where(node, 1 + np.ceil(np.maximum(fan_in - FAN_IN, 0) / (FAN_IN - 1)), 0).sum(1)
@@ -185,14 +194,14 @@ def test_a_node_takes_as_many_instructions_as_its_connections_need(space):
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: f"{space.inputs}-{space.outputs}-{space.max_nodes}")
 def test_the_largest_net_fills_the_list(space):
     one = jax.tree.map(lambda leaf: leaf[None], _full(space))
-    assert programs(one, space).length == most_instructions(space)
+    assert _programs(one, space).length == most_instructions(space)
 
 
 def test_nodes_without_connections_are_what_their_activation_is_of_zero():
     space = Space(2, 2, 8)
     nothing = Genome(np.zeros((1, 8, 8), np.int8), np.zeros((1, 8), np.int8), np.zeros(1, np.int32))
     nothing.activations[0, 6] = NAMES.index("gaussian")
-    made = programs(nothing, space)
+    made = _programs(nothing, space)
     assert made.length == 2
     np.testing.assert_array_equal(_run(nothing, space, WEIGHTS, np.ones((1, 2, 2), np.float32)), [[[1, 0], [1, 0]]])
 
@@ -200,7 +209,7 @@ def test_nodes_without_connections_are_what_their_activation_is_of_zero():
 def test_lists_of_genes_make_the_same_programs():
     space = Space(4, 2, 32, edges=600)
     nets = _grown(SPACES[0])
-    for listed, dense in zip(programs(from_dense(nets, space), space)[:2], programs(nets, SPACES[0])[:2], strict=True):
+    for listed, dense in zip(_programs(_listed(nets, space), space)[:2], _programs(nets, SPACES[0])[:2], strict=True):
         np.testing.assert_array_equal(listed, dense)
 
 

@@ -80,12 +80,15 @@ def _starts(task, groups, repetitions):
     return jax.vmap(jax.vmap(lambda key: task.reset(task.params, key)))(keys)
 
 
-@functools.partial(jax.jit, static_argnames=("space", "task", "layout"))
+UNOPTIMIZED = {"xla_backend_optimization_level": 0}  # compiles several times faster
+
+
+@functools.partial(jax.jit, static_argnames=("space", "task", "layout"), compiler_options=UNOPTIMIZED)
 def _fast(nets, space, task, weights, starts, group, layout=None, factors=None):
     return rollout(programs(nets, space, factors), space, task, task.params, weights, starts, group, layout)
 
 
-@functools.partial(jax.jit, static_argnames=("space", "task"))
+@functools.partial(jax.jit, static_argnames=("space", "task"), compiler_options=UNOPTIMIZED)
 def _plain(nets, space, task, weights, starts, group, factors=None):
     """Returns (n, W, R) and steps (n, W, R), step by step, the net in its reference form."""
 
@@ -126,11 +129,10 @@ def test_a_rollout_is_one_episode_after_the_other(plain):
     assert steps.min() < 10, "some end early"
     assert steps.max() == 37, "and some do not"
     with jax.enable_x64(True):
-        for layout in (None, Layout(5, 7)):
-            measured, made = _fast(nets, SPACE, _Raft(), WEIGHTS, _starts(_Raft(), 2, 3), group, layout)
-            assert measured.dtype == np.float64
-            np.testing.assert_allclose(measured, returns, rtol=1e-7, atol=1e-7)
-            np.testing.assert_array_equal(made, steps.sum((1, 2)))
+        measured, made = _fast(nets, SPACE, _Raft(), WEIGHTS, _starts(_Raft(), 2, 3), group, Layout(5, 7))
+    assert measured.dtype == np.float64
+    np.testing.assert_allclose(measured, returns, rtol=1e-7, atol=1e-7)
+    np.testing.assert_array_equal(made, steps.sum((1, 2)))
 
 
 def test_individual_weights_and_weights_of_a_net_s_own():
@@ -141,7 +143,7 @@ def test_individual_weights_and_weights_of_a_net_s_own():
         returns, steps = _plain(nets, SPACE, _Raft(), own, starts, group, factors)
         measured, made = _fast(nets, SPACE, _Raft(), own, starts, group, Layout(7, 10), factors)
     np.testing.assert_allclose(measured, returns, rtol=1e-7, atol=1e-7)
-    np.testing.assert_array_equal(made, steps.sum((1, 2)))
+    np.testing.assert_array_equal(made, np.asarray(steps).sum((1, 2)))
 
 
 def test_the_layout_and_other_lanes_change_nothing():
@@ -149,10 +151,9 @@ def test_the_layout_and_other_lanes_change_nothing():
     starts, weights = _starts(_Raft(), 2, 3), WEIGHTS.astype(np.float32)
     whole, made = _fast(nets, SPACE, _Raft(), weights, starts, group)
     assert whole.dtype == np.float32
-    for layout in (Layout(1, 1), Layout(10, 16), Layout(1000, 1000)):
-        returns, steps = _fast(nets, SPACE, _Raft(), weights, starts, group, layout)
-        np.testing.assert_allclose(returns, whole, rtol=1e-5, atol=1e-4)
-        np.testing.assert_array_equal(steps, made)
+    returns, steps = _fast(nets, SPACE, _Raft(), weights, starts, group, Layout(10, 16))
+    np.testing.assert_allclose(returns, whole, rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(steps, made)
     few = jax.tree.map(lambda leaf: leaf[5:8], nets)
     first = jax.tree.map(lambda leaf: leaf[:, :1], starts)
     returns, _ = _fast(few, SPACE, _Raft(), weights[1:], first, group[5:8])
@@ -171,7 +172,7 @@ def test_swing_up_in_single_precision_for_as_long_as_chaos_has_no_time():
     np.testing.assert_array_equal(made, steps.sum((1, 2)))
 
 
-@pytest.mark.parametrize("layout", [None, Layout(1, 3), Layout(2, 50)], ids=str)
+@pytest.mark.parametrize("layout", [None, Layout(2, 3)], ids=str)
 def test_the_step_that_ends_an_episode_counts_and_none_after_it(layout):
     task, space = _Clock(), Space(1, 1, 4)
     net = jax.tree.map(lambda leaf: leaf[None], wann.minimal(jax.random.key(0), space, 0.0))
@@ -190,20 +191,19 @@ def test_an_output_that_is_not_a_number_makes_a_return_that_is_none_and_ends_the
     factors = np.ones((2, 4, 4), np.float32)
     factors[1] = np.nan
     starts, group = (np.full((1, 2), 15), np.zeros((1, 2), np.float32)), np.zeros(2, int)
-    for layout in (None, Layout(1, 4)):
-        returns, steps = _fast(nets, space, task, np.ones(1, np.float32), starts, group, layout, factors)
-        np.testing.assert_array_equal(returns[0], [[15 + 99 + 15] * 2])
-        assert np.isnan(returns[1]).all()
-        np.testing.assert_array_equal(steps, [30, 2])
+    returns, steps = _fast(nets, space, task, np.ones(1, np.float32), starts, group, Layout(1, 4), factors)
+    np.testing.assert_array_equal(returns[0], [[15 + 99 + 15] * 2])
+    assert np.isnan(returns[1]).all()
+    np.testing.assert_array_equal(steps, [30, 2])
 
 
 def test_infinite_rewards_do_not_hang():
     task, space = _Clock(), Space(1, 1, 4)
     net = jax.tree.map(lambda leaf: leaf[None], wann.minimal(jax.random.key(0), space, 1.0))
-    starts = np.full((1, 1), 25), np.zeros((1, 1), np.float32)
-    returns, steps = _fast(net, space, task, np.asarray([np.inf, 1], np.float32), starts, np.zeros(1, int))
-    np.testing.assert_array_equal(returns, [[[np.inf], [60]]])
-    assert steps == 40
+    starts = jnp.full((1, 21), 25), jnp.zeros((1, 21))
+    returns, steps = _fast(net, space, task, np.full(1, np.inf, np.float32), starts, np.zeros(1, int))
+    np.testing.assert_array_equal(returns, np.full((1, 1, 21), np.inf))
+    assert steps == 20 * 21
 
 
 def test_the_layout_by_default_fits_what_there_is():

@@ -109,7 +109,7 @@ def episodes(
     Nets are taken by as many at a time as ``_BUDGET`` has room for. Arguments are those of `nnjax.wann.rollout.rollout`
     but for the population, and ``weights`` (n, N, N), a factor for each connection.
     """
-    size = len(group)
+    size, group = len(group), jnp.asarray(group)
     net = most_instructions(space) * (FAN_IN * (4 if weights is None else 8) + 1)
     slabs = max(1, math.ceil(size * net / _BUDGET))
     at_once = -(-size // slabs)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -54,33 +56,63 @@ class Function:
         weights = jnp.asarray(weights, x.dtype)
         if weights.shape not in ((), (self.connections,)):
             raise ValueError(f"weights have shape {weights.shape}; expected () or {(self.connections,)}")
+        weights = jnp.broadcast_to(weights, (self.connections,))
         given = x.reshape(-1, self.inputs).T
-        values = [jnp.ones_like(given[0]), *given]
-        first = 0
-        for name, sources in self.nodes:
-            factors = weights[first : first + len(sources)] if weights.ndim else weights
-            first += len(sources)
-            values.append(activations.TABLE[name](_sum(values, sources, factors, given)))
-        outputs = jnp.stack(values[-self.outputs :], -1)
-        return outputs.reshape(*x.shape[:-1], self.outputs)
+        values = jnp.concatenate([jnp.ones_like(given, shape=(1, given.shape[1])), given])  # (nodes so far, n)
+        layers, outputs = self._plan
+        for layer in layers:
+            # Each node adds up its own sources alone: another one may have overflowed, and inf 0 = NaN.
+            arriving = values[layer.sources] * weights[layer.weights][:, None]
+            sums = jax.ops.segment_sum(arriving, layer.places, len(layer.names), indices_are_sorted=True)
+            parts, first = [], 0
+            for name, same in itertools.groupby(layer.names):
+                size = len([*same])
+                parts.append(activations.TABLE[name](sums[first : first + size]))
+                first += size
+            values = jnp.concatenate([values, *parts])
+        return values[outputs].T.reshape(*x.shape[:-1], self.outputs)
+
+    @functools.cached_property
+    def _plan(self) -> tuple[tuple[_Layer, ...], np.ndarray]:
+        """Layers, far fewer operations to compile than node by node, and the rows of values where the outputs stand."""
+        given = 1 + self.inputs
+        depths = [0] * given
+        for _, sources in self.nodes:
+            depths.append(1 + max((depths[source] for source in sources), default=0))
+        begins = np.cumsum([0, *(len(sources) for _, sources in self.nodes)])
+        rows, layers = {row: row for row in range(given)}, []
+        for depth in range(1, max(depths) + 1):
+            members = [i for i in range(len(self.nodes)) if depths[given + i] == depth]
+            members.sort(key=lambda i: self.nodes[i][0])
+            counts = [len(self.nodes[i][1]) for i in members]
+            layers.append(
+                _Layer(
+                    tuple(self.nodes[i][0] for i in members),
+                    np.array([rows[source] for i in members for source in self.nodes[i][1]], int),
+                    np.array([w for i in members for w in range(begins[i], begins[i + 1])], int),
+                    np.repeat(np.arange(len(members)), counts),
+                )
+            )
+            for i in members:
+                rows[given + i] = len(rows)
+        last = given + len(self.nodes)
+        return tuple(layers), np.array([rows[last - self.outputs + i] for i in range(self.outputs)])
 
 
-def _sum(values: list[Array], sources: tuple[int, ...], weights: Array, given: Array) -> Array:
-    """What arrives at a node, (n,). Only its own sources are read: another node may have overflowed."""
-    if not sources:
-        return jnp.zeros_like(values[0])
-    inputs = np.array([source - 1 for source in sources if 1 <= source <= len(given)], int)
-    rest = [source for source in sources if not 1 <= source <= len(given)]
-    total = jnp.zeros_like(values[0])
-    # Sources ascend: bias, inputs, nodes. Many inputs are read in one piece.
-    begin = int(0 in sources)
-    if len(inputs):
-        factors = weights[begin : begin + len(inputs)] if weights.ndim else jnp.full(len(inputs), weights)
-        total = jnp.tensordot(factors, given[inputs], 1, precision=jax.lax.Precision.HIGHEST)
-    for source in rest:
-        place = sources.index(source)
-        total = total + (weights[place] if weights.ndim else weights) * values[source]
-    return total
+class _Layer(NamedTuple):
+    """Nodes that wait for no other of them.
+
+    Attributes:
+      names: of their activations, equal ones together.
+      sources: (e,) rows of the values that their connections lead from.
+      weights: (e,) places of the connections' weights.
+      places: (e,) nodes of this layer that they lead to, ascending.
+    """
+
+    names: tuple[str, ...]
+    sources: np.ndarray
+    weights: np.ndarray
+    places: np.ndarray
 
 
 class Exported(NamedTuple):
@@ -106,8 +138,8 @@ class Exported(NamedTuple):
 def as_function(genome: Genome | EdgeGenome, space: Space, weights: ArrayLike = 1.0) -> Exported:
     """One net as a function of its weights and its input, to train with optax or to use elsewhere.
 
-    The function has one place for each enabled connection, by destination and then by source, and is unrolled node by
-    node: it computes what `nnjax.wann.forward` does, without its empty slots, and compiles anew for every net.
+    The function has one place for each enabled connection, by destination and then by source, and is unrolled layer
+    by layer: it computes what `nnjax.wann.forward` does, without its empty slots, and compiles anew for every net.
 
     Args:
       genome: one net, on the host.

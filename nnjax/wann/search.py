@@ -208,8 +208,9 @@ def search(
     # Where blocks leave it, or the second block would be another program.
     state = jax.device_put(state, NamedSharding(mesh, _place_of_groups(len(groups), devices)))
     params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-    program = functools.partial(_advance, task=task, space=space, mesh=mesh,
-                                config=dataclasses.replace(config, generations=1))  # fmt: skip
+    # What a generation does not depend on is left out, so that a longer search is the same program.
+    plan = dataclasses.replace(config, generations=1, migrate_every=0, migrants=1)
+    program = functools.partial(_advance, task=task, space=space, config=plan, mesh=mesh)
     while (done := int(state.generation[0])) < config.generations:
         count = min(config.block - done % config.block, config.generations - done)
         if config.migrate_every and config.islands > 1:
@@ -388,7 +389,7 @@ def _fitness(
         # are there twice where they cannot be dealt out evenly.
         hand = -(-size // mesh.size)
         order = jnp.minimum(jnp.arange(hand * mesh.size), size - 1).reshape(hand, mesh.size).T
-        deal = (order[:, None] + size * jnp.arange(groups)[:, None]).reshape(-1)
+        deal = (order[:, None] + size * jnp.arange(groups)[None, :, None]).reshape(-1)
         here, whole = PartitionSpec("devices"), PartitionSpec()
         sharded = jax.shard_map(
             work, mesh=mesh, in_specs=(here, here, whole, whole, whole), out_specs=(here, here), check_vma=False

@@ -137,7 +137,7 @@ def init(mean: ArrayLike, sigma: ArrayLike, *, diagonal: bool | None = None, use
     mean = floating(mean)
     if mean.ndim != 1 or not len(mean):
         raise ValueError(f"mean of shape {mean.shape} must be (d,), at least one variable")
-    if not isinstance(sigma, jax.core.Tracer) and not float(sigma) > 0:
+    if not isinstance(sigma, jax.core.Tracer) and not np.all(np.asarray(sigma) > 0):
         raise ValueError(f"sigma={sigma} must be positive")
     used = jnp.ones(len(mean), bool) if used is None else jnp.asarray(used, bool)
     if used.shape != mean.shape:

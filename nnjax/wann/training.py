@@ -38,9 +38,9 @@ class History(NamedTuple):
       deviation: root mean square of the candidates' standard deviations; 0 for a gradient.
     """
 
-    mean: np.ndarray
-    best: np.ndarray
-    deviation: np.ndarray
+    mean: Array
+    best: Array
+    deviation: Array
 
 
 class Trained(NamedTuple):
@@ -102,14 +102,14 @@ def evolve_weights(
     *,
     space: Space | None = None,
     params: Any = None,
-    generations: int = 200,
+    generations: int = 300,
     population: int = 64,
     episodes: int = 8,
-    sigma: float = 0.5,
+    sigma: float = 0.3,
     diagonal: bool | None = None,
     active: bool = True,
     selection: int = 64,
-    block: int = 25,
+    block: int = 50,
     progress: Progress | None = None,
     workers: Any = None,
 ) -> Trained:
@@ -144,7 +144,7 @@ def evolve_weights(
     net = net._replace(pairs=jnp.pad(net.pairs, ((0, room - width), (0, 0)), constant_values=lanes.space.max_nodes))
     diagonal = width > strategies.FULL if diagonal is None else diagonal
     state = strategies.init(jnp.pad(start, (0, room - width)), sigma, diagonal=diagonal, used=jnp.arange(room) < width)
-    history, means = _no_history(start.dtype), [state.mean]
+    history, means = _blank(np.zeros(0, start.dtype)), [state.mean]
     with _host(lanes, workers, population) as pool:
         for done in range(0, generations, block):
             count = min(block, generations - done)
@@ -198,7 +198,7 @@ def descend_weights(
     of_training, of_selection = jax.random.split(key)
     optimizer = _adam(learning_rate) if optimizer is None else optimizer
     state = optimizer.init(weights)
-    history, sets = _no_history(weights.dtype), [weights]
+    history, sets = _blank(np.zeros(0, weights.dtype)), [weights]
     for done in range(0, generations, block):
         count = min(block, generations - done)
         weights, state, part = _descend(weights, state, net.params, of_training, jnp.int32(done), jnp.int32(count),
@@ -235,7 +235,7 @@ def _evolve(
         row = _row(state, values)
         return state, jax.tree.map(lambda all_, new: all_.at[number].set(new), history, row)
 
-    blank = History(*[jnp.zeros(block, state.mean.dtype)] * 3)
+    blank = _blank(jnp.zeros(block, state.mean.dtype))
     return jax.lax.fori_loop(0, count, one, (state, blank))
 
 
@@ -258,7 +258,7 @@ _tell = jax.jit(strategies.tell, static_argnames="active")
 
 def _row(state: strategies.State, values: Array) -> History:
     best = jnp.where(jnp.isnan(values), -jnp.inf, values).max()
-    return History(jnp.nanmean(values), best, strategies.deviation(state))  # type: ignore[arg-type]
+    return History(jnp.nanmean(values), best, strategies.deviation(state))
 
 
 @functools.cache
@@ -289,14 +289,14 @@ def _descend(
         return weights, state, jax.tree.map(lambda all_, new: all_.at[number].set(new), history, row(loss))
 
     def row(loss: Array) -> History:
-        return History(-loss, -loss, jnp.zeros_like(loss))  # type: ignore[arg-type]
+        return History(-loss, -loss, jnp.zeros_like(loss))
 
-    blank = History(*[jnp.zeros(block, weights.dtype)] * 3)
+    blank = _blank(jnp.zeros(block, weights.dtype))
     return jax.lax.fori_loop(0, count, one, (weights, state, blank))
 
 
-def _no_history(dtype: Any) -> History:
-    return History(*[np.zeros(0, dtype)] * 3)
+def _blank(zeros: Array) -> History:
+    return History(zeros, zeros, zeros)
 
 
 def _longer(history: History, part: History, count: int) -> History:

@@ -168,7 +168,7 @@ def tune_shared(
         raise ValueError(f"weights={weights} must be at least 2, from low={low} to a higher high={high}")
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
-    grid = jnp.linspace(low, high, weights)
+    grid = jnp.asarray(np.linspace(low, high, weights), jnp.result_type(float))
     params = task.params if params is None else params
     kind, space = check_task(task), space_of(genome, task) if space is None else space
     if kind == "control":
@@ -237,9 +237,8 @@ def four_columns(
     shared = jax.random.uniform(of_shared, (trials, 1), dtype, low, high)
     sets = [own, shared, jnp.asarray(tuned_weight, dtype).reshape(1, 1), trained[None]]
     if part is not None:
-        found = [jnp.broadcast_to(_accuracies(jnp.broadcast_to(each, (len(each), shape[1])), net, lanes, part), trials)
-                 for each in sets]  # fmt: skip
-        return Columns(*found)
+        once = [jnp.broadcast_to(each, (len(each), shape[1])) for each in sets]
+        return Columns(*(jnp.broadcast_to(_accuracies(each, net, lanes, part), trials) for each in once))
     every = jnp.concatenate([jnp.broadcast_to(each, shape) for each in sets])
     group = jnp.tile(jnp.arange(trials), len(sets))
     found = scores_of(every, net, jax.random.split(of_episodes, trials), group, lanes, workers)
@@ -327,7 +326,7 @@ def ensemble_accuracy(
 
 @functools.partial(jax.jit, static_argnames=("function", "vote"))
 def _ensemble(weights: Array, x: Array, y: Array, function: Function, vote: str) -> Array:
-    def votes(total: Array, weight: Array) -> tuple[Array, None]:
+    def votes(total: jax.Array, weight: Any) -> tuple[jax.Array, None]:
         logits = function(weight, x)
         share = jax.nn.softmax(logits)
         if vote == "majority":

@@ -69,11 +69,12 @@ def prepared(
     if not len(pairs):
         raise ValueError("the net has no enabled connection, so there are no weights")
     if isinstance(genome, EdgeGenome):
-        genome, space = to_dense(genome, space), dataclasses.replace(space, edges=None)
-    genome = jax.tree.map(jnp.asarray, genome)
+        dense, space = to_dense(genome, space), dataclasses.replace(space, edges=None)
+    else:
+        dense = Genome(*map(jnp.asarray, genome))
     params = task.params if params is None else params
     lanes = Lanes(task, space, repetitions, function if kind == "batch" else None)
-    return lanes, Net(genome, jnp.asarray(pairs), params), start.astype(jnp.result_type(float))
+    return lanes, Net(dense, jnp.asarray(pairs), params), start.astype(jnp.result_type(float))
 
 
 def scores(sets: Array, net: Net, keys: Key, group: Array, lanes: Lanes) -> Array:
