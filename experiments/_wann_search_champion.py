@@ -21,11 +21,11 @@ from nnjax.monitor import Monitor
 from nnjax.types import Array, Key
 from nnjax.wann import champion as files
 from nnjax.wann import tuning, weight_sets
+from nnjax.wann.course import Config as SearchConfig
+from nnjax.wann.course import State
 from nnjax.wann.edges import EdgeGenome
 from nnjax.wann.evaluation import returns, trajectory
 from nnjax.wann.genome import Space, connection_count, layers, node_count, resize, to_dense
-from nnjax.wann.search import Config as SearchConfig
-from nnjax.wann.search import State
 from nnjax.wann.tasks import SwingUp, check_task
 from nnjax.wann.tasks.classification import Classification
 
@@ -197,6 +197,7 @@ def shown(chosen: Chosen, task: Any, key: Key, budget: Budget, store: Store | No
         "weight": chosen.weight, "upright_weight": chosen.upright_weight, "depth": depth,
         "nodes": int(node_count(net.genome, net.space)), "connections": int(connection_count(net.genome)),
         "selection_episodes": budget.selection_episodes, "dt": _seconds_a_step(task),
+        "kind": check_task(task),
     }  # fmt: skip
     return xr.Dataset(values, {"weight": list(sweep)}, attributes)
 

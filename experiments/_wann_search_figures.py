@@ -122,10 +122,13 @@ def _weights(name: str, champion: xr.Dataset, trained: Any) -> Figure:
         ax.plot(np.ravel(trained), np.full(np.size(trained), lowest), "^", color="black", markersize=5, clip_on=False,
                 label="weights of the search", zorder=6)  # fmt: skip
         ax.set_ylim(bottom=lowest)
+    what = "batches of examples" if champion.attrs["kind"] == "batch" else "episodes"
+    for line in axes[0, 0].get_lines():
+        line.set_label(str(line.get_label()).replace("episodes", what))
     axes[0, 0].legend(loc="best")
     axes[0, 0].set_xlabel("")
     axes[-1, 0].set_xlabel("weight that all connections share")
-    made.suptitle(f"{name}: champion on {champion.sizes['trial']} episodes that it was not chosen by", fontsize=9)
+    made.suptitle(f"{name}: champion on {champion.sizes['trial']} {what} that it was not chosen by", fontsize=9)
     return made
 
 

@@ -11,9 +11,10 @@ import numpy as np
 
 from nnjax.monitor import Monitor
 from nnjax.types import Key
+from nnjax.wann.course import Config as SearchConfig
+from nnjax.wann.course import History, State
 from nnjax.wann.genome import Space, connection_count, node_count
-from nnjax.wann.search import Config as SearchConfig
-from nnjax.wann.search import History, State, search
+from nnjax.wann.search import search
 from nnjax.wann.selection import fronts
 
 if TYPE_CHECKING:

@@ -226,7 +226,8 @@ def _prepared(config: Config) -> list[tuple[str, Any, wann.Config, Any]]:
 _STEPS_A_SECOND = 12e6
 """Environment steps a second and CPU core, of nets as a search has them after some hundred generations."""
 
-_COMPILE_SECONDS = 15.0
+_COMPILE_SECONDS = 60.0
+"""Of a task's about ten programs, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -272,7 +273,7 @@ def _plan(config: Config, name: str, task: Any, search: wann.Config) -> Plan:
     nets_tuned = 2 * config.training_generations * 64 * length * 8 + 2 * config.trials * length * len(SWEEP)
     seconds = (steps + nets_tuned) / (_STEPS_A_SECOND * jax.local_device_count())
     return Plan(
-        name, config.seeds, search, space.max_nodes, steps, 2 * _COMPILE_SECONDS, seconds, 6 * state + 2**27,
+        name, config.seeds, search, space.max_nodes, steps, _COMPILE_SECONDS, seconds, 6 * state + 2**27,
         2 * state + 8 * 11 * config.seeds * search.islands * search.generations,
     )  # fmt: skip
 

@@ -277,7 +277,15 @@ def swing_up(generations=200, population=64, *, tuned=720.0, upright=90, elite=6
         "reward": (("step",), np.ones(steps)), "alive": (("step",), np.arange(steps) < 50),
         "state_x": (("step",), np.linspace(0, 1, steps)), "state_theta": (("step",), np.linspace(3, 0, steps)),
     }  # fmt: skip
-    facts = {"weight": 0.5, "upright_weight": 0.5, "depth": 1, "nodes": 7, "connections": 6, "dt": 0.01}
+    facts = {
+        "weight": 0.5,
+        "upright_weight": 0.5,
+        "depth": 1,
+        "nodes": 7,
+        "connections": 6,
+        "dt": 0.01,
+        "kind": "control",
+    }
     return xr.DataTree.from_dict({
         "swing_up/search": search,
         "swing_up/population": xr.Dataset({name: (("seed", "net"), value) for name, value in population_.items()}),

@@ -1,6 +1,7 @@
 """Weight-agnostic network search: topologies that work with any one weight for all connections (Gaier and Ha, 2019)."""
 
 from nnjax.wann.champion import Champion, from_csv, from_json, load_champion, read_champion, to_json
+from nnjax.wann.course import SHARED_WEIGHTS, Config, History, State
 from nnjax.wann.edges import EdgeGenome
 from nnjax.wann.evaluation import Trajectory, evaluate, returns, trajectory
 from nnjax.wann.genome import (
@@ -15,7 +16,7 @@ from nnjax.wann.genome import (
     node_count,
     resize,
 )
-from nnjax.wann.search import SHARED_WEIGHTS, Config, History, State, search
+from nnjax.wann.search import search
 from nnjax.wann.selection import Info, Selection, crowding, fronts, next_generation, order
 from nnjax.wann.variation import Rates, mutate, mutate_population
 

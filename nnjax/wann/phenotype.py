@@ -70,7 +70,7 @@ def programs(population: Genome | EdgeGenome, space: Space, weights: Array | Non
     """
     if isinstance(population, EdgeGenome):
         population = to_dense(population, space)
-    population = jax.tree.map(jnp.asarray, population)
+    population = Genome(*map(jnp.asarray, population))
     size, n, first = len(population.hidden), space.max_nodes, 1 + space.inputs
     live = alive(population, space)
     words = _words(population, space)
@@ -114,6 +114,22 @@ def programs(population: Genome | EdgeGenome, space: Space, weights: Array | Non
     enabled = _popcount(words).sum(-1, dtype=jnp.int32)
     taken = jnp.where(live & (jnp.arange(n) >= first)[None], _instructions(enabled), 0).sum(1)
     return Programs(end[5], end[6], end[7], end[4][:, space.first_output :].T, taken.astype(jnp.int32))
+
+
+def shortened(programs: Programs, space: Space) -> Programs:
+    """Programs with little more room than their longest takes, in steps of 64 instructions; on the host, not under jit.
+
+    For loops on the host, where values are made anew in every call.
+    """
+    most, first = len(programs.codes), 1 + space.inputs
+    size = min(-(-max(int(jnp.max(programs.length)), 1) // 64) * 64, most)
+
+    def rows(leaf: Array) -> Array:
+        return jnp.where(leaf == first + most, first + size, leaf)
+
+    weights = None if programs.weights is None else programs.weights[:size]
+    return Programs(rows(programs.sources[:size]), programs.codes[:size], weights, rows(programs.outputs),
+                    programs.length)  # fmt: skip
 
 
 def _words(population: Genome, space: Space) -> Array:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,144 +19,23 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from nnjax.types import Array, Key
 from nnjax.wann.batch import evaluate_batch
 from nnjax.wann.checkpoints import Checkpoints, Store, identity
+from nnjax.wann.course import (
+    Config,
+    History,
+    Progress,
+    State,
+    begun,
+    group_keys,
+    grouped,
+    migrate,
+    record,
+    vary,
+)
 from nnjax.wann.edges import EdgeGenome
 from nnjax.wann.evaluation import episodes, starts
-from nnjax.wann.genome import Genome, Space, connection_count, minimal, node_count
+from nnjax.wann.genome import Genome, Space
 from nnjax.wann.rollout import Layout
-from nnjax.wann.selection import Selection, next_generation
 from nnjax.wann.tasks.task import check_task
-
-SHARED_WEIGHTS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
-"""The shared weights of Gaier and Ha (2019)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """How a search goes; static. The defaults are those of the swing-up search of Gaier and Ha (2019).
-
-    Attributes:
-      population: nets in an island.
-      generations: how often the population is evaluated; the first time it is that of minimal nets.
-      repetitions: episodes, or batches of examples, that a net's return is the mean of.
-      shared_weights: weights that all connections of a net have in turn.
-      enabled: probability that a connection of the first nets is enabled.
-      max_nodes: slots of a genome, bias, inputs and outputs among them. A net stops getting nodes when they are full.
-      edges: most genes of a genome, for tasks with many inputs; None: as many as there are pairs of slots.
-      activations: names that hidden nodes may have; None: the task's, or else all of Gaier and Ha (2019).
-      selection: how parents and survivors are chosen, and how often each mutation is.
-      islands: populations that evolve side by side, and exchange nets if ``migrate_every`` is not 0.
-      migrate_every: generations between two migrations, in which the best nets of an island take the places of the
-        worst in the next one; 0 for never, and nothing happens to a single island.
-      migrants: nets that a migration moves from each island.
-      block: most generations between two checkpoints.
-      layout: how control tasks are cut up, (units, steps); None: what is fastest as a rule.
-
-    Raises:
-      ValueError: a number out of range.
-    """
-
-    population: int = 192
-    generations: int = 1024
-    repetitions: int = 3
-    shared_weights: tuple[float, ...] = SHARED_WEIGHTS
-    enabled: float = 0.5
-    max_nodes: int = 128
-    edges: int | None = None
-    activations: tuple[str, ...] | None = None
-    selection: Selection = dataclasses.field(default_factory=Selection)
-    islands: int = 1
-    migrate_every: int = 0
-    migrants: int = 1
-    block: int = 32
-    layout: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("population", "generations", "repetitions", "islands", "migrants", "block"):
-            object.__setattr__(self, name, _whole(name, getattr(self, name), 1))
-        object.__setattr__(self, "migrate_every", _whole("migrate_every", self.migrate_every, 0))
-        if self.migrate_every and 2 * self.migrants > self.population:
-            raise ValueError(f"migrants={self.migrants} must be at most half of population={self.population}")
-        if not 0 <= self.enabled <= 1:
-            raise ValueError(f"enabled={self.enabled} must be a probability, between 0 and 1")
-        weights = np.asarray(self.shared_weights, float)
-        if weights.ndim != 1 or not len(weights) or not np.isfinite(weights).all():
-            raise ValueError(f"shared_weights={self.shared_weights} must be one or more finite numbers")
-        object.__setattr__(self, "shared_weights", tuple(weights.tolist()))
-        if self.activations is not None:
-            object.__setattr__(self, "activations", tuple(self.activations))
-        if self.layout is not None:
-            if len(self.layout) != 2:
-                raise ValueError(f"layout={self.layout} must be two numbers, units and steps")
-            object.__setattr__(self, "layout", tuple(_whole("layout", value, 1) for value in self.layout))
-
-    def space(self, task: Any) -> Space:
-        """Sizes and activations of the nets that a search for this task has.
-
-        Raises:
-          ValueError: ``max_nodes`` too small for the task, or an unknown activation.
-        """
-        names = self.activations if self.activations is not None else getattr(task, "activations", None)
-        if names is None:
-            return Space(task.inputs, task.outputs, self.max_nodes, edges=self.edges)
-        return Space(task.inputs, task.outputs, self.max_nodes, tuple(names), self.edges)
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}={value!r} must be a whole number, at least {least}")
-    return int(value)
-
-
-class State(NamedTuple):
-    """A search as it stands. Leaves have leading axes (searches,) if there is a key for each, (islands,) if several.
-
-    Attributes:
-      population: genomes, then axis (population,).
-      fitness: (..., population, W) mean returns of these nets under the shared weights.
-      best: the net with the highest mean return ever seen, by chance in part: to choose a champion see `champion`.
-      best_return: (...) that return.
-      generation: (...) int32, generations evaluated.
-      steps: (...) float32, environment steps made; 0 for batch tasks.
-      key: (...) of the search.
-    """
-
-    population: Genome | EdgeGenome
-    fitness: Array
-    best: Genome | EdgeGenome
-    best_return: Array
-    generation: Array
-    steps: Array
-    key: Key
-
-
-class History(NamedTuple):
-    """The course of a search, leading axes as in `State`, then (generations,).
-
-    Attributes:
-      elite_mean: the highest mean return, over shared weights and repetitions, in the population.
-      elite_max: that net's best return under one of the shared weights.
-      elite_nodes, elite_connections: of that net.
-      median_return: of the population's mean returns.
-      best_max: the highest return of any net under one of the shared weights.
-      nodes, connections: medians of the population, in float32.
-      failed: nets with a return that is not finite.
-      steps: environment steps made in this generation.
-    """
-
-    elite_mean: Array
-    elite_max: Array
-    elite_nodes: Array
-    elite_connections: Array
-    median_return: Array
-    best_max: Array
-    nodes: Array
-    connections: Array
-    failed: Array
-    steps: Array
-
-
-Progress = Callable[[int, int, History], None]
-"""Generations done, generations to do, and the course so far, whose leaves are (searches x islands, generations)."""
 
 
 def search(
@@ -188,21 +66,14 @@ def search(
         has gone on for longer than ``config.generations``.
     """
     if check_task(task) == "host":
-        from nnjax.wann.tasks.gym import search_host
+        from nnjax.wann.host_search import search_host
 
         return search_host(task, config, key, checkpoint=checkpoint, progress=progress)
-    keys = jnp.atleast_1d(key)
-    if keys.ndim != 1 or not len(keys) or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
-        raise ValueError(f"key of shape {jnp.shape(key)} and dtype {keys.dtype} must be a typed key or several, (S,)")
     params = task.params if params is None else params
     space = config.space(task)
-    groups = _group_keys(keys, config)
-    kept = Checkpoints(checkpoint, identity(task, config, keys, params))
-    state, history = _begin(space, config, groups), _no_history(len(groups))
-    state, history = kept.restore((state, history)) or (state, history)
-    if state.generation[0] > config.generations:
-        raise ValueError(f"generations={config.generations} must be at least {int(state.generation[0])}, those of the "
-                         "search at checkpoint")  # fmt: skip
+    groups = group_keys(key, config)
+    kept = Checkpoints(checkpoint, identity(task, config, jnp.atleast_1d(key), params))
+    state, history = begun(kept, space, config, groups)
     devices = jax.local_device_count()
     mesh = Mesh(np.array(jax.local_devices()), ("devices",))
     # Where blocks leave it, or the second block would be another program.
@@ -216,48 +87,14 @@ def search(
         if config.migrate_every and config.islands > 1:
             count = min(count, config.migrate_every - done % config.migrate_every)
             if done and done % config.migrate_every == 0:
-                state = _migrate(state, config)
+                state = migrate(state, config)
         state, part = program(state, params, jnp.int32(count))
         part = jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:, :count], part)
         history = History(*(np.concatenate(both, 1) for both in zip(history, part, strict=True)))
         kept.keep((state, history), done + count)
         if progress is not None:
             progress(done + count, config.generations, history)
-    several = (len(keys),) if jnp.ndim(key) else ()
-    lead = (*several, *((config.islands,) if config.islands > 1 else ()))
-    shape = functools.partial(jax.tree.map, lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]))
-    return shape(state), shape(history)
-
-
-def _no_history(groups: int) -> History:
-    """A `History` of no generation, in the host's memory."""
-    dtype = np.dtype(jnp.result_type(float))
-    whole = {"elite_nodes", "elite_connections", "failed"}
-    singles = {"nodes", "connections", "steps"}
-    kinds = {name: np.int32 if name in whole else np.float32 if name in singles else dtype for name in History._fields}
-    return History(**{name: np.zeros((groups, 0), kind) for name, kind in kinds.items()})
-
-
-def _group_keys(keys: Key, config: Config) -> Key:
-    """A key for every island of every search, (S * islands,)."""
-    if config.islands == 1:
-        return keys
-    return jax.vmap(lambda key: jax.random.split(key, config.islands))(keys).reshape(-1)
-
-
-@functools.partial(jax.jit, static_argnames=("space", "config"))
-def _begin(space: Space, config: Config, keys: Key) -> State:
-    def one(key: Key) -> State:
-        first = jax.random.fold_in(key, 2**32 - 1)
-        population = jax.vmap(lambda key: minimal(key, space, config.enabled))(
-            jax.random.split(first, config.population)
-        )
-        fitness = jnp.zeros((config.population, len(config.shared_weights)))
-        best = jax.tree.map(lambda leaf: leaf[0], population)
-        none = jnp.asarray(-jnp.inf, fitness.dtype)
-        return State(population, fitness, best, none, jnp.int32(0), jnp.float32(0), key)
-
-    return jax.vmap(one)(keys)
+    return grouped(state, key, config), grouped(history, key, config)
 
 
 def _place_of_groups(groups: int, devices: int) -> PartitionSpec:
@@ -302,60 +139,9 @@ def _generation(
     """Vary the population, but for the first one, and evaluate it."""
     keys = jax.vmap(jax.random.fold_in)(state.key, state.generation)
     vary_keys, episode_keys = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
-    population = jax.lax.cond(
-        state.generation[0] > 0,
-        lambda: jax.vmap(functools.partial(_vary, space=space, config=config))(
-            vary_keys, state.population, state.fitness
-        ),
-        lambda: state.population,
-    )
+    population = vary(state, vary_keys, space, config)
     fitness, steps = _fitness(population, params, episode_keys, task, space, config, mesh)
-    row = jax.vmap(lambda population, fitness: _summary(population, fitness, space))(population, fitness)
-    row = row._replace(steps=steps)
-    first = jnp.argmax(_ranked(fitness), 1)
-    better = row.elite_mean > state.best_return
-    best = jax.tree.map(
-        lambda all_, old: jnp.where(
-            better.reshape(-1, *[1] * (old.ndim - 1)), all_[jnp.arange(len(first)), first], old
-        ),
-        population,
-        state.best,
-    )
-    best_return = jnp.where(better, row.elite_mean, state.best_return)
-    return (
-        State(population, fitness, best, best_return, state.generation + 1, state.steps + steps, state.key),
-        row,
-    )
-
-
-def _vary(key: Key, population: Any, fitness: Array, *, space: Space, config: Config) -> Any:
-    connections = connection_count(population)
-    return next_generation(key, population, fitness.mean(1), fitness.max(1), connections, space, config.selection)[0]
-
-
-def _ranked(fitness: Array) -> Array:
-    """Mean returns (..., n), the worst for those that are not finite."""
-    mean = fitness.mean(-1)
-    return jnp.where(jnp.isfinite(fitness).all(-1) & jnp.isfinite(mean), mean, -jnp.inf)
-
-
-def _summary(population: Genome | EdgeGenome, fitness: Array, space: Space) -> History:
-    mean = _ranked(fitness)
-    finite = jnp.isfinite(mean)
-    first = jnp.argmax(mean)
-    nodes, connections = node_count(population, space), connection_count(population)
-    return History(
-        elite_mean=mean[first],
-        elite_max=fitness[first].max(),
-        elite_nodes=nodes[first],
-        elite_connections=connections[first],
-        median_return=jnp.median(mean),
-        best_max=jnp.where(finite, fitness.max(1), -jnp.inf).max(),
-        nodes=jnp.median(nodes.astype(jnp.float32)),
-        connections=jnp.median(connections.astype(jnp.float32)),
-        failed=(~finite).sum(dtype=jnp.int32),
-        steps=jnp.float32(0),
-    )
+    return record(state, population, fitness, steps, space)
 
 
 def _fitness(
@@ -397,18 +183,3 @@ def _fitness(
         dealt = sharded(jax.tree.map(lambda leaf: leaf[deal], flat), group[deal], begin, keys, params)
         fitness, steps = (jnp.zeros((groups * size, *x.shape[1:]), x.dtype).at[deal].set(x) for x in dealt)
     return fitness.reshape(groups, size, -1), steps.reshape(groups, size).sum(1, dtype=jnp.float32)
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _migrate(state: State, config: Config) -> State:
-    """The best nets of every island in the places of the worst in the next one, with their returns."""
-    islands, some = config.islands, config.migrants
-    ring = jnp.roll(jnp.arange(len(state.generation)).reshape(-1, islands), 1, axis=1).reshape(-1)
-    order = jnp.argsort(-_ranked(state.fitness), axis=1)
-    groups = jnp.arange(len(order))[:, None]
-
-    def move(leaf: Array) -> jax.Array:
-        best = leaf[groups, order[:, :some]][ring]
-        return jnp.asarray(leaf).at[groups, order[:, -some:]].set(best)
-
-    return state._replace(population=jax.tree.map(move, state.population), fitness=move(state.fitness))

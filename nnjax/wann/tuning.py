@@ -19,12 +19,12 @@ from jax.typing import ArrayLike
 from nnjax import activations
 from nnjax.naming import choose
 from nnjax.types import Array, Key
+from nnjax.wann.course import Config, State
 from nnjax.wann.edges import EdgeGenome
 from nnjax.wann.evaluation import evaluate, space_of
 from nnjax.wann.evaluation import returns as returns_of
 from nnjax.wann.function import Function
 from nnjax.wann.genome import ENABLED, NAMES, Genome, Space, check
-from nnjax.wann.search import Config, State
 from nnjax.wann.tasks.classification import Classification, Parts
 from nnjax.wann.tasks.task import check_task
 from nnjax.wann.training import Trained, train_weights

@@ -138,6 +138,7 @@ def matrices_of(sets: Array, net: Net, space: Space) -> Array:
 
 
 def return_of(weights: Array, params: Any, key: Key, function: Function, task: Any) -> Array:
+    """Return () of one set of weights (d,) on one batch of examples."""
     return task.evaluate(params, functools.partial(function, weights), key)
 
 

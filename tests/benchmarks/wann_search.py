@@ -30,7 +30,7 @@ def grown(space, size, nodes, connections, seed):
 
     key = jax.random.key(seed)
     nets = jax.vmap(lambda key: minimal(key, space, 0.5))(jax.random.split(key, size))
-    for round_ in range(10 * nodes):
+    for _ in range(10 * nodes):
         key, more = jax.random.split(key)
         want_node = int(jnp.median(node_count(nets, space))) < nodes
         want_edge = int(jnp.median(connection_count(nets))) < connections
@@ -148,14 +148,14 @@ def main() -> None:
     space = Space(task.inputs, task.outputs, 128)
     nets = grown(space, POPULATION, NODES, CONNECTIONS, 0)
     here, compiling = here_steps_a_second(nets, space, task, options.rounds)
-    starts = np.random.default_rng(0).normal(0, 0.2, (3, 4)) + [0, 0, np.pi, 0]
+    starts = np.random.default_rng(0).normal((0, 0, np.pi, 0), 0.2, (3, 4))
     rates = [peer_steps_a_second(nets, space, task, starts, 3.0) for _ in range(options.rounds)]
     print(f"(a) here, one core: {_told(here, 1e6)} million steps/s; compiling {compiling:.1f} s")
     print(f"(b) peer, one core: {_told(rates, 1e3)} thousand steps/s")
     print(f"ratio of medians: {statistics.median(here) / statistics.median(rates):.0f}")
     seconds, first, sizes = seconds_a_generation(task, Config(block=32), options.rounds)
-    print(f"(c) generation of 192 x 6 x 3 x up to 1000 steps, {devices} devices: {_told(seconds, 1e-3)} ms by the clock; "
-          f"first block with compiling {first:.1f} s; medians of nodes and connections at the end {sizes[-1]}")  # fmt: skip
+    print(f"(c) generation of 192 x 6 x 3 x up to 1000 steps, {devices} devices: {_told(seconds, 1e-3)} ms by the "
+          f"clock; first block with compiling {first:.1f} s; medians at the end {sizes[-1]}")  # fmt: skip
     try:
         digits = tasks.by_name("mnist16")
     except DataError as error:

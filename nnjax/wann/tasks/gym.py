@@ -18,7 +18,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nnjax.types import Array, Key
-from nnjax.wann.genome import NAMES, Genome, Space, forward
+from nnjax.wann.genome import NAMES, Genome, Space
+from nnjax.wann.phenotype import Programs, programs, run_instruction, shortened
 from nnjax.wann.tasks.lanes import LanePolicy, Policy, checked_seeds, converse, of_all_lanes, opened
 from nnjax.wann.tasks.latents import PIXELS, Latents, load_latents, principal_components
 from nnjax.wann.tasks.workers import Recording, Workers, need_packages
@@ -292,18 +293,29 @@ def policy_of(population: Genome, space: Space, shared_weights: ArrayLike, repet
     """
     weights = jnp.atleast_1d(jnp.asarray(shared_weights, jnp.float32))
 
+    prepared = shortened(_programs(population, space), space)
+
     def call(observations: np.ndarray, individuals: np.ndarray) -> Array:
-        return _outputs(population, weights, jnp.asarray(observations), jnp.asarray(individuals), space)
+        return _outputs(prepared, weights, jnp.asarray(observations), jnp.asarray(individuals), space)
 
     return LanePolicy(call, group=len(weights) * repetitions)
 
 
+_programs = jax.jit(programs, static_argnames="space")
+
+
 @functools.partial(jax.jit, static_argnames="space")
-def _outputs(population: Genome, weights: Array, x: Array, individuals: Array, space: Space) -> Array:
-    nets = jax.tree.map(lambda leaf: leaf[individuals], population)
-    x = x.reshape(len(individuals), len(weights), -1, space.inputs)
-    under_weights = jax.vmap(lambda net, weight, x: forward(net, space, weight, x), (None, 0, 0))
-    return jax.vmap(under_weights, (0, None, 0))(nets, weights, x).reshape(-1, space.outputs)
+def _outputs(prepared: Programs, weights: Array, x: Array, individuals: Array, space: Space) -> Array:
+    nets = jax.tree.map(lambda leaf: leaf[..., individuals], prepared)
+    x = x.reshape(len(individuals), -1, space.inputs)
+    lanes = x.shape[1]
+    values = jnp.zeros((2 + space.inputs + len(nets.codes), len(individuals), lanes), x.dtype)
+    values = values.at[0].set(1).at[1 : 1 + space.inputs].set(x.transpose(2, 0, 1))
+    scale = jnp.repeat(weights, lanes // len(weights))[None]
+    values = jax.lax.fori_loop(
+        0, nets.length.max(), lambda t, values: run_instruction(t, values, nets, scale, space), values
+    )
+    return values[nets.outputs, jnp.arange(len(individuals))[None]].transpose(1, 2, 0).reshape(-1, space.outputs)
 
 
 def evaluate_host(
@@ -342,12 +354,22 @@ def evaluate_host(
             f"the space has {space.inputs} inputs and {space.outputs} outputs; {task.environment} has {task.inputs} "
             f"and {task.outputs}"
         )
+    return play_population(population, space, task, shared_weights, key, repetitions=repetitions, workers=workers,
+                           window=window, policy_of=policy_of)[0]  # fmt: skip
+
+
+def play_population(
+    population: Any, space: Space, task: GymTask, shared_weights: ArrayLike, key: Key, *, repetitions: int,
+    workers: int | Workers | None, window: int | None = None, policy_of: Callable[..., LanePolicy] = policy_of,
+) -> tuple[Array, int]:  # fmt: skip
+    """What `evaluate_host` returns, and the number of steps that all environments made."""
     weights = np.atleast_1d(np.asarray(shared_weights, np.float32))
     individuals = jax.tree.leaves(population)[0].shape[0]
     seeds = np.tile(environment_seeds(key, repetitions), individuals * len(weights))
     policy = policy_of(population, space, weights, repetitions)
     found = task.evaluate_lanes(policy, seeds, workers=workers, window=window)
-    return jnp.asarray(found.returns.reshape(individuals, len(weights), repetitions).mean(-1), jnp.float32)
+    returns = found.returns.reshape(individuals, len(weights), repetitions).mean(-1)
+    return jnp.asarray(returns, jnp.float32), int(found.steps.sum())
 
 
 def _checked_window(task: GymTask, window: int | None) -> int:

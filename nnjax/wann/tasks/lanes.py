@@ -34,6 +34,7 @@ Policy = Callable[[np.ndarray], ArrayLike] | LanePolicy
 
 
 def checked_seeds(seeds: ArrayLike) -> np.ndarray:
+    """Seeds of environments as (lanes,) int64; ValueError where they are no such numbers."""
     seeds = np.asarray(seeds)
     if seeds.ndim != 1 or not seeds.size or not np.issubdtype(seeds.dtype, np.integer):
         raise ValueError(
@@ -55,6 +56,7 @@ def opened(workers: int | Workers | None, groups: int) -> Iterator[tuple[Workers
 
 
 def of_all_lanes(policy: Callable[[np.ndarray], ArrayLike], lanes: int, task: Any) -> LanePolicy:
+    """A policy that wants the observations of all lanes each time, those of lanes that wait being their last ones."""
     everything = np.zeros((lanes, task.inputs), np.float32)
 
     def call(observations: np.ndarray, some: np.ndarray) -> np.ndarray:
