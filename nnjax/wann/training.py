@@ -24,9 +24,7 @@ from nnjax.wann import strategies
 from nnjax.wann.edges import EdgeGenome
 from nnjax.wann.genome import Genome, Space
 from nnjax.wann.tasks.task import check_task, differentiable
-from nnjax.wann.weight_sets import Lanes, Net, held_out, matrices_of, prepared, return_of, scores, scores_of
-
-_ROOM = 32  # the evolution strategy has so many variables or a multiple: nets of about the same size share a program
+from nnjax.wann.weight_sets import Lanes, Net, held_out, matrices_of, prepared, return_of, scores, scores_of, widened
 
 
 class History(NamedTuple):
@@ -139,11 +137,10 @@ def evolve_weights(
                   block=block)  # fmt: skip
     lanes, net, start = prepared(genome, task, weight, episodes, space=space, params=params)
     of_training, of_selection = jax.random.split(key)
-    width = start.shape[-1]
-    room = width if lanes.function is not None else -(-width // _ROOM) * _ROOM
-    net = net._replace(pairs=jnp.pad(net.pairs, ((0, room - width), (0, 0)), constant_values=lanes.space.max_nodes))
+    width = len(start)
     diagonal = width > strategies.FULL if diagonal is None else diagonal
-    state = strategies.init(jnp.pad(start, (0, room - width)), sigma, diagonal=diagonal, used=jnp.arange(room) < width)
+    (start,), net = widened(start[None], net, lanes)
+    state = strategies.init(start, sigma, diagonal=diagonal, used=jnp.arange(len(start)) < width)
     history, means = _blank(np.zeros(0, start.dtype)), [state.mean]
     with _host(lanes, workers, population) as pool:
         for done in range(0, generations, block):

@@ -20,6 +20,8 @@ from nnjax.wann.genome import Genome, Space, forward, to_dense
 from nnjax.wann.tasks.classification import Classification
 from nnjax.wann.tasks.task import check_task
 
+_ROOM = 32  # connections are filled up to a multiple of it
+
 
 @dataclasses.dataclass(frozen=True)
 class Lanes:
@@ -108,10 +110,21 @@ def scores(sets: Array, net: Net, keys: Key, group: Array, lanes: Lanes) -> Arra
 _scores = jax.jit(scores, static_argnames="lanes")
 
 
+def widened(sets: Array, net: Net, lanes: Lanes) -> tuple[Array, Net]:
+    """Sets (n, d) and a net with room for a few more connections, which are none: nets of about the same size then
+    share a program. A batch task's net is a program of its own, and stays as it is.
+    """
+    width = sets.shape[1]
+    more = 0 if lanes.function is not None else -width % _ROOM
+    pairs = jnp.pad(net.pairs, ((0, more), (0, 0)),
+                    constant_values=lanes.space.max_nodes)  # fmt: skip
+    return jnp.pad(sets, ((0, 0), (0, more))), net._replace(pairs=pairs)
+
+
 def scores_of(sets: Array, net: Net, keys: Key, group: Array, lanes: Lanes, workers: Any = None) -> Array:
     """`scores`, compiled, or for a task on the host by its workers."""
     if not getattr(lanes.task, "host", False):
-        return _scores(sets, net, keys, group, lanes)
+        return _scores(*widened(sets, net, lanes), keys, group, lanes)
     from nnjax.wann.tasks.gym import environment_seeds
     from nnjax.wann.tasks.lanes import LanePolicy
 
