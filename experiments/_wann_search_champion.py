@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import command
-from experiments._wann_search_panels import Budget, Stages, kept, last_population, searched
+from experiments._wann_search_panels import Arm, Budget, Stages, kept, last_population, searched
+from experiments._wann_search_worth import SWEEP, Ended, ends_upright, worth
 from nnjax.monitor import Monitor
 from nnjax.types import Array, Key
 from nnjax.wann import champion as files
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
     from nnjax.sweep import Store
 
-SWEEP = tuple(np.round(np.linspace(-3, 3, 61), 3).tolist())
-"""Shared weights under which a champion is shown."""
-
 LOW, HIGH = -2.0, 2.0
 """Range that shared and individual weights are drawn from and tuned in."""
 
@@ -45,44 +43,6 @@ COLUMNS = ("random weights", "random shared", "tuned shared", "tuned weights")
 
 BATCHES = 10
 """Batches of examples, at most, that a weight is shown with."""
-
-LAST, ANGLE = 200, 0.3
-"""An episode ends upright where the pole is within this angle (rad) during all of its last steps, so many of them."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Upright:
-    """Swing-up that rewards each of the last ``LAST`` steps in which the pole stands, and nothing else."""
-
-    task: SwingUp
-
-    inputs: ClassVar[int] = SwingUp.inputs
-    outputs: ClassVar[int] = SwingUp.outputs
-
-    @property
-    def steps(self) -> int:
-        """Those of swing-up."""
-        return self.task.steps
-
-    @property
-    def params(self) -> Any:
-        """Those of swing-up."""
-        return self.task.params
-
-    def reset(self, params: Any, key: Key) -> tuple[Any, Array]:
-        """The start that swing-up has for this key, and the number of steps made."""
-        return self.task.reset(params, key), jnp.int32(0)
-
-    def observe(self, params: Any, state: tuple) -> Array:
-        """What swing-up shows."""
-        return self.task.observe(params, state[0])
-
-    def step(self, params: Any, state: tuple, action: Array) -> tuple[tuple, Array, Array]:
-        """A step of swing-up; the reward is that of the state it leads to, 0 or 1."""
-        inner, _, done = self.task.step(params, state[0], action)
-        made = state[1] + 1
-        stands = (inner.cos > np.cos(ANGLE)) & (made > self.steps - LAST)
-        return (inner, made), stands.astype(inner.cos.dtype), done
 
 
 # The champion
@@ -122,7 +82,7 @@ def choose(state: State, task: Any, config: SearchConfig, key: Key, budget: Budg
         upright = weight
         if isinstance(task, SwingUp):
             weights = jnp.asarray((*SWEEP, weight, weight))
-            shares = _upright(net, space, task, weights, of_weight, budget.selection_episodes).mean(1)
+            shares = ends_upright(net, space, task, weights, of_weight, budget.selection_episodes).mean(1)
             upright = float(weights[int(np.argmax(shares))])
         return {"text": files.to_json(net, space), "weight": weight, "upright_weight": upright}
 
@@ -158,11 +118,6 @@ def _returns(net: files.Champion, task: Any, weights: Array, key: Key, budget: B
     return np.asarray(returns(net.genome, task, weights, key, trials, space=net.space))
 
 
-def _upright(genome: Any, space: Space, task: Any, weights: Array, key: Key, episodes: int) -> np.ndarray:
-    """Whether episodes end upright, (W, episodes) bool; the episodes that `returns` draws with this key."""
-    return np.asarray(returns(genome, Upright(task), weights, key, episodes, space=space)) == LAST
-
-
 def shown(chosen: Chosen, task: Any, key: Key, budget: Budget, store: Store | None) -> xr.Dataset:
     """What the champion does on episodes that nothing was chosen by: returns and uprightness under every shared weight
     of `SWEEP`, held-out accuracy where there is one, and the course of one episode, that of median return.
@@ -176,7 +131,7 @@ def shown(chosen: Chosen, task: Any, key: Key, budget: Budget, store: Store | No
         found = _returns(net, task, weights, key, budget)
         arrays = {"returns": found[: len(sweep)], "tuned_returns": found[-2]}
         if isinstance(task, SwingUp):
-            upright = _upright(net.genome, net.space, task, weights, key, budget.trials)
+            upright = ends_upright(net.genome, net.space, task, weights, key, budget.trials)
             arrays |= {"upright": upright[: len(sweep)], "tuned_upright": upright[-1]}
         if hasattr(task, "accuracy"):
             arrays["accuracy"] = np.asarray(tuning.accuracies(net.genome, task, jnp.asarray(sweep), space=net.space))
@@ -295,7 +250,7 @@ def accuracy(net: Tuned, task: Any, config: SearchConfig, key: Key, budget: Budg
 
 def of_task(
     name: str, task: Any, config: SearchConfig, keys: Key, key: Key, budget: Budget, store: Store | None,
-    monitor: Monitor,
+    monitor: Monitor, arms: Mapping[str, Arm] | None = None,
 ) -> dict[str, xr.Dataset]:  # fmt: skip
     """Every panel of a task, by name.
 
@@ -308,16 +263,24 @@ def of_task(
       budget: how much that is.
       store: where finished stages are kept.
       monitor: told of progress.
+      arms: other searches of swing-up to compare with, each a panel of the name it has.
     """
     state, course = searched(name, task, config, keys, store, monitor)
     found = {"search": course, "population": last_population(state, config.space(task))}
+    ended = {"search": Ended(state, config.space(task))}
+    for arm, (settings, own, kept_in) in (arms or {}).items():
+        other, found[arm] = searched(f"{name}, {arm}", task, settings, own, kept_in, monitor)
+        ended[arm] = Ended(other, settings.space(task))
     of_choice, of_shown, of_training, of_table = jax.random.split(key, 4)
-    later = Stages(name, monitor)
+    comparable = isinstance(task, SwingUp)
+    later = Stages(name, monitor, 4 + comparable)
     chosen = later.done(choose(state, task, config, of_choice, budget, store))
     found["champion"] = later.done(shown(chosen, task, of_shown, budget, store))
     nets = later.done(tuned(chosen, task, of_training, budget, store))
     found["table"] = later.done(table(nets, task, of_table, budget, store))
     if hasattr(task, "accuracy"):
         found["accuracy"] = accuracy(nets["searched"], task, config, of_table, budget, store)
+    if comparable:
+        found["worth"] = later.done(worth(ended, task, jax.random.fold_in(key, 4), budget, store))
     later.end()
     return found

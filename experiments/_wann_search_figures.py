@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments._wann_search_report import MARKS, PUBLISHED, REFERENCE, UPRIGHT_GOAL, samples
+from experiments._wann_search_published import PUBLISHED, UPRIGHT_GOAL
+from experiments._wann_search_reliability import ARMS, course, reliability
+from experiments._wann_search_report import samples
 from nnjax import wann
-from nnjax.plotting import COLORS, figure, style, theory
+from nnjax.plotting import COLORS, figure, style
 from nnjax.statistics import share_interval, t_interval
 from nnjax.wann import pictures
 
@@ -39,11 +41,13 @@ def plot(results: xr.DataTree) -> dict[str, Figure]:
             made = {
                 "net": _net(name, task["champion"].to_dataset()),
                 "weights": _weights(name, task["champion"].to_dataset(), task["search"].attrs["shared_weights"]),
-                "course": _course(name, task["search"].to_dataset()),
+                "course": course(name, {arm: task[arm].to_dataset() for arm in ARMS if arm in task.children}),
                 "front": _front(name, task["population"].to_dataset()),
             }
             if "table" in task.children:
                 made["table"] = _table(name, task["table"].to_dataset())
+            if "worth" in task.children:
+                made["reliability"] = reliability(name, task["worth"].to_dataset())
             if "alive" in task["champion"]:
                 made["behavior"] = _behavior(name, task["champion"].to_dataset())
             figures |= {f"{name}_{key}": value for key, value in made.items()}
@@ -140,37 +144,6 @@ def _shares(axes: Axes, weights: np.ndarray, upright: np.ndarray) -> None:
     axes.fill_between(weights, low, high, color=COLORS[2], alpha=0.2, linewidth=0)
     axes.axhline(UPRIGHT_GOAL, color="black", linestyle="--", linewidth=0.9)
     axes.set(ylabel="episodes that end upright", ylim=(-0.02, 1.04))
-
-
-def _course(name: str, course: xr.Dataset) -> Figure:
-    made, axes = figure(1, 3, width=3.3, height=3.0)
-    generation = course["generation"].values
-    searches, reference = course.sizes["seed"], name == "swing_up"
-    alike = tuple(np.ravel(course.attrs["shared_weights"])) == wann.SHARED_WEIGHTS
-    more = "" if alike else ", six shared weights"
-    labels = ("highest mean return", "nodes, median net",
-              "connections, median net")  # fmt: skip
-    for ax, field, label, known in zip(axes[0], ("elite_mean", "nodes", "connections"), labels, REFERENCE, strict=True):
-        found = course[field].max("island") if field == "elite_mean" else course[field].mean("island")
-        lines = found.where(np.isfinite(found)).transpose("seed", "generation").values
-        for number, line in enumerate(lines):
-            ax.plot(generation, line, color=COLORS[0], alpha=0.35, linewidth=0.7,
-                    label="one search" if number == 0 else None)  # fmt: skip
-        if searches > 2:
-            ax.plot(generation, np.nanmedian(lines, axis=0), color=COLORS[0], linewidth=1.8, label="median search")
-        if reference:
-            shown = [place for place, mark in enumerate(MARKS) if mark <= max(generation[-1], MARKS[0])]
-            theory(ax, np.array(MARKS)[shown], np.array(known)[shown], marker="o", markersize=3.5,
-                   label=f"Gaier and Ha's program, one run, population 64{more}")  # fmt: skip
-        ax.set(xlabel="generation", ylabel=label)
-    for ax in axes[0, 1:]:
-        ax.set_ylim(bottom=0)
-    facts = course.attrs
-    islands = f", {facts['islands']} islands" if facts["islands"] > 1 else ""
-    made.suptitle(f"{name}: {searches} searches, populations of {facts['population']}{islands}", fontsize=9)
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    made.legend(handles, names, loc="outside lower center", ncols=3)
-    return made
 
 
 def _front(name: str, population: xr.Dataset) -> Figure:

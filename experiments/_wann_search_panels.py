@@ -43,6 +43,14 @@ class Budget(NamedTuple):
     hidden: int
 
 
+class Arm(NamedTuple):
+    """Searches to compare with: how they go, their keys (S,), and where they are kept."""
+
+    config: SearchConfig
+    keys: Key
+    store: Store | None
+
+
 # What is kept
 
 
@@ -93,11 +101,9 @@ class _Clock:
 class Stages:
     """Tells the monitor of what follows a search, stage by stage."""
 
-    COUNT = 4
-
-    def __init__(self, name: str, monitor: Monitor):
+    def __init__(self, name: str, monitor: Monitor, count: int):
         self._monitor, self._last = monitor, time.perf_counter()
-        monitor.begin(f"{name}: champion, table", self.COUNT)
+        monitor.begin(f"{name}: champion, table", count)
 
     def done(self, value: T) -> T:
         """Pass on what a stage has made."""

@@ -8,64 +8,30 @@ it, "above" where the whole interval lies above. A search that evaluates fewer n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experiments._wann_search_published import (
+    MARKS,
+    OWN,
+    PUBLISHED,
+    PUBLISHED_ACCURACY,
+    PUBLISHED_NETS,
+    REFERENCE,
+    RELEASED_SPEED,
+    SOURCE,
+    UPRIGHT_GOAL,
+    WINDOW,
+    holds,
+)
+from experiments._wann_search_reliability import REFERENCES, reliability_rows
 from nnjax.results import Row
 from nnjax.statistics import Interval, share_interval, t_interval
 from nnjax.wann import SHARED_WEIGHTS
 
 if TYPE_CHECKING:
     import xarray as xr
-
-SOURCE = "Gaier and Ha (2019)"
-OWN = "own check"
-
-MARKS = (64, 128, 192, 512, 1024)
-"""Generations at which a course is reported."""
-
-
-class Course(NamedTuple):
-    """One run of the program of Gaier and Ha (2019) on swing-up with a population of 64, at `MARKS`.
-
-    Attributes:
-      elite_mean: highest mean return in the population.
-      nodes, connections: medians of the population.
-    """
-
-    elite_mean: tuple[float, ...] = (438, 442, 543, 605, 629)
-    nodes: tuple[float, ...] = (15, 20, 24, 61, 109)
-    connections: tuple[float, ...] = (17, 27, 37, 137, 290)
-
-
-REFERENCE = Course()
-
-PUBLISHED: dict[str, dict[str, tuple[tuple[float, float], ...]]] = {
-    "swing_up": {
-        "searched": ((57, 121), (515, 58), (723, 16), (932, 6)),
-        "fixed": ((21, 43), (7, 2), (8, 1), (918, 7)),
-    },
-    "biped": {
-        "searched": ((-46, 54), (51, 108), (261, 58), (332, 1)),
-        "fixed": ((-129, 28), (-107, 12), (-35, 23), (347, 1)),
-    },
-}
-"""Mean and standard deviation of 100 trials: random weights, random shared, tuned shared, tuned weights."""
-
-PUBLISHED_ACCURACY = {
-    "mnist16": {"random shared": 0.820, "ensemble": 0.916, "tuned shared": 0.919, "tuned weights": 0.942}
-}
-
-PUBLISHED_NETS = {"swing_up": 192 * 1024, "biped": 480 * 2048, "mnist16": 960 * 4096}
-"""Nets that the published searches evaluated."""
-
-RELEASED_SPEED = 17_000
-"""Environment steps a second and core of the released program, on a net of 29 nodes, as measured by us."""
-
-UPRIGHT_GOAL = 0.8
-WINDOW = 8
-"""Generations over which a course is averaged at a mark: one alone is noisy, for its episodes are."""
 
 
 def report(results: xr.DataTree) -> list[Row]:
@@ -84,19 +50,20 @@ def _task_rows(name: str, task: xr.DataTree) -> list[Row]:
         rows += _upright_rows(name, champion, few)
     if "accuracy" in task.children:
         rows += _accuracy_rows(name, task["accuracy"].to_dataset(), few)
+    for arm in REFERENCES:
+        rows += _course_rows(name, task[arm].to_dataset(), arm) if arm in task.children else []
+    if "worth" in task.children:
+        rows += reliability_rows(name, task["worth"].to_dataset())
     return [*rows, *_speed_rows(name, course)]
 
 
 def is_shorter(name: str, course: xr.Dataset) -> bool:
-    """Whether every search of a task evaluates fewer nets than the published one."""
+    """Whether all searches of a task together, of which the champion is the best, evaluate fewer nets than the
+    published one.
+    """
     facts = course.attrs
-    nets = int(facts["population"]) * int(facts["islands"]) * int(facts["generations"])
+    nets = course.sizes["seed"] * int(facts["population"]) * int(facts["islands"]) * int(facts["generations"])
     return nets < PUBLISHED_NETS.get(name, 0)
-
-
-def holds(yes: Any, surely_not: Any = True) -> str:
-    """``holds``, ``fails``, or neither: ``open``."""
-    return "holds" if yes else "fails" if surely_not else "open"
 
 
 def against(found: Interval, published: float, few: bool) -> str:
@@ -126,8 +93,9 @@ def marks_of(course: xr.Dataset) -> list[int]:
     return [*(mark for mark in MARKS if mark < last), last]
 
 
-def _course_rows(name: str, course: xr.Dataset) -> list[Row]:
+def _course_rows(name: str, course: xr.Dataset, arm: str | None = None) -> list[Row]:
     rows = []
+    what = f"{name}, published settings" if arm else name
     alike = name == "swing_up" and tuple(np.ravel(course.attrs["shared_weights"])) == SHARED_WEIGHTS
     for mark in marks_of(course):
         elite = at_mark(course, "elite_mean", mark)
@@ -140,7 +108,7 @@ def _course_rows(name: str, course: xr.Dataset) -> list[Row]:
         middle = np.median(finite)
         islands = f", {course.attrs['islands']} islands" if course.attrs["islands"] > 1 else ""
         rows.append(Row(
-            f"{name}: elite mean at generation {mark}, populations of {course.attrs['population']}{islands}",
+            f"{what}: elite mean at generation {mark}, populations of {course.attrs['population']}{islands}",
             f"highest mean return over shared weights, mean of {min(WINDOW, mark)} generations, by search",
             f"median {middle:.4g}, best {finite.max():.4g}{lost}",
             f"{finite.min():.4g} to {finite.max():.4g}, all searches", len(elite),

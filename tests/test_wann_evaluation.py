@@ -88,7 +88,8 @@ def test_a_trajectory_is_what_the_task_and_the_net_say():
 
 
 def test_slabs_and_layouts_give_the_same_numbers(values, monkeypatch):
-    monkeypatch.setattr(evaluation, "_BUDGET", 5 * evaluation.most_instructions(SPACE) * 13)
+    # Five slabs of three nets, the last one filled up.
+    monkeypatch.setattr(evaluation, "_BUDGET", 2.5 * evaluation.most_instructions(SPACE) * 13)
     layout = Layout(4, 9)
     slabs = wann.evaluate(_nets(SPACE), SPACE, TASK, WEIGHTS, KEY, repetitions=3, layout=layout)
     _close(slabs, values)

@@ -300,6 +300,13 @@ def test_json_holds_other_activations_and_no_population(grown):
         wann.to_json(genome, space, np.full((8, 8), np.nan))
 
 
+def test_json_of_a_list_of_genes_is_that_of_the_matrix(grown):
+    space = dataclasses.replace(SPACE, edges=600)
+    genome = _one(grown, 5)
+    listed, weights = wann.from_dense(genome, space), np.full((32, 32), 0.25)
+    assert wann.to_json(listed, space, weights) == wann.to_json(genome, SPACE, weights)
+
+
 def _edited(**changes):
     space = Space(2, 1, 8)
     data = json.loads(wann.to_json(_broken(), space))
@@ -329,6 +336,9 @@ def test_malformed_json_is_told_in_one_sentence(tmp_path):
         (_edited(connections=[[0, 6, True]]), r"connections holds \[0, 6, True\]; expected .* of nodes 0 to 5"),
         (_edited(connections=[[0, 3, 1]]), r"connections holds \[0, 3, 1\]"),
         (_edited(connections=[[0, 3, True, float("nan")]]), "connections holds"),
+        (_edited(connections=[[0, 3, True, 10**400]]), "connections holds"),
+        (_edited(connections=[[0, 3, True, 1e39]]), "connections holds"),
+        (_edited(connections=[[0, 3, True, 2], [1, 3, True]]), "1 of 2 enabled connections have no weight"),
         (_edited(connections=[[0, 3, True], [0, 3, False]]), "connections has 0 to 3 twice"),
         (_edited(connections=[[4, 3, True]]), "from slot 4 to slot 3 does not lead to a later slot"),
     ):

@@ -248,8 +248,7 @@ def _gene():
 
 def history(shape):
     rng = np.random.default_rng(0)
-    names = ("elite_mean", "best_mean", "nodes", "connections")
-    return SimpleNamespace(**{name: rng.normal(size=shape) + 10 * i for i, name in enumerate(names)})
+    return wann.History(*(rng.normal(size=shape) + 10 * i for i in range(len(wann.History._fields))))
 
 
 @pytest.mark.parametrize("shape", [(6,), (4, 6)])
@@ -259,14 +258,14 @@ def test_history_draws_means_and_bands_over_seeds(shape):
         figure, grid = plotting.figure(1, 2)
         pictures.draw_history(grid[0], made)
         figure.canvas.draw()
-    for panel, names in zip(grid[0], (("best_mean", "elite_mean"), ("connections", "nodes")), strict=True):
+    for panel, names in zip(grid[0], (("elite_mean", "median_return"), ("connections", "nodes")), strict=True):
         for line, name in zip(panel.get_lines(), names, strict=True):
             assert np.allclose(line.get_ydata(), np.atleast_2d(getattr(made, name)).mean(0))
             assert np.array_equal(line.get_xdata(), np.arange(6))
         assert len(panel.collections) == 2 * several
         assert panel.get_xlabel() == "generation"
         assert panel.get_legend().get_title().get_text() == ("4 seeds, 95 % interval" if several else "")
-    assert legend(grid[0][0]) == ["best net", "mean of the elites"]
+    assert legend(grid[0][0]) == ["best net", "median net"]
     assert legend(grid[0][1]) == ["connections", "nodes"]
 
 
@@ -279,14 +278,23 @@ def test_history_makes_its_own_panels_in_a_figure():
     assert figure.axes[0].get_lines()[0].get_xdata()[0] == 10
 
 
+def test_history_has_gaps_where_returns_are_not_finite(axes):
+    made = history((6,))
+    made.median_return[:2] = -np.inf
+    pictures.draw_history([axes, axes], made)
+    median = axes.get_lines()[1].get_ydata()
+    assert np.isnan(median[:2]).all()
+    assert np.array_equal(median[2:], made.median_return[2:])
+
+
 def test_bad_histories_are_one_sentence(axes):
     made = history((4, 6))
     with pytest.raises(ValueError, match=r"^axes are 1; expected 2, or a figure to put them into$"):
         pictures.draw_history([axes], made)
     with pytest.raises(ValueError, match=r"^nodes is 5 generations of 4 seeds; elite_mean is 6 of 4$"):
-        pictures.draw_history([axes, axes], SimpleNamespace(**{**vars(made), "nodes": made.nodes[:, 1:]}))
+        pictures.draw_history([axes, axes], made._replace(nodes=made.nodes[:, 1:]))
     with pytest.raises(ValueError, match=r"^elite_mean has shape \(\); expected \(generations,\) or "):
-        pictures.draw_history([axes, axes], SimpleNamespace(**{**vars(made), "elite_mean": 1.0}))
+        pictures.draw_history([axes, axes], made._replace(elite_mean=1.0))
     with pytest.raises(ValueError, match=r"^generations is 3 generations of 4 seeds"):
         pictures.draw_history([axes, axes], made, generations=np.arange(3))
 

@@ -245,6 +245,9 @@ def test_islands_send_their_best_to_the_next_one(caplog):
         state = jax.tree.unflatten(structure, [arrays[f"leaf{i}"] for i in range(len(arrays) - 1)])[0]
         at[int(state.generation[0])] = state
     assert [*at] == [3, 4, 6, 7]
+    first = dataclasses.replace(config, generations=1)
+    apart = dataclasses.replace(first, migrate_every=0)
+    _same(wann.search(TASK, first, KEY), wann.search(TASK, apart, KEY))  # what has no returns does not move
     before, after, space = at[3], at[4], config.space(TASK)
     order = np.argsort(-before.fitness.mean(2), axis=1, kind="stable")
     keys = jax.random.split(KEY, 3)

@@ -227,7 +227,8 @@ def test_the_chance_of_an_objective_may_be_traced(generation):
 def test_bad_numbers_are_refused(generation):
     population, mean, best, count = generation
     for fields, message in (
-        ({"tournament": 0}, "tournament=0 must be at least 1"),
+        ({"tournament": 0}, "tournament=0 must be a whole number, at least 1"),
+        ({"tournament": 2.5}, "tournament=2.5 must be a whole number"),
         ({"elite": 1.0}, r"elite=1\.0 must be a share"),
         ({"cull": -0.1}, r"cull=-0\.1 must be a share"),
         ({"by_connections": 2}, "by_connections=2 must be a probability"),

@@ -146,14 +146,15 @@ def test_only_the_order_of_values_counts(diagonal):
         np.testing.assert_array_equal(a, b)
 
 
-def test_values_that_are_nan_come_last():
+@pytest.mark.parametrize("what", [np.nan, np.inf])
+def test_values_that_are_not_finite_come_last(what):
     state = strategies.init(jnp.zeros(3), 1.0)
     x = ASK(state, jax.random.key(0), 6)
     values = jnp.array([3.0, 1, -5, 2, 0, 7])
-    finite, broken = TELL(state, x, values), TELL(state, x, values.at[2].set(jnp.nan))
+    finite, broken = TELL(state, x, values), TELL(state, x, values.at[2].set(what))
     for a, b in zip(jax.tree.leaves(finite), jax.tree.leaves(broken), strict=True):
         np.testing.assert_array_equal(a, b)
-    nothing = TELL(state, x, jnp.full(6, jnp.nan))
+    nothing = TELL(state, x, jnp.full(6, what))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(nothing))
 
 

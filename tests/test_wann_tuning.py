@@ -58,6 +58,7 @@ class Puck:
 class Target(NamedTuple):
     goal: float = np.inf
     noise: float = 0.0
+    beyond: float = np.nan
 
 
 NOTHING = Target()
@@ -65,7 +66,7 @@ NOTHING = Target()
 
 @dataclasses.dataclass(frozen=True)
 class Bandit:
-    """Returns the output y for an input of ones, or -(y - goal)^2; NaN from 8 on."""
+    """Returns the output y for an input of ones, or -(y - goal)^2; NaN, or ``beyond``, from 8 on."""
 
     inputs, outputs = 3, 1
     params: Target = NOTHING
@@ -73,7 +74,7 @@ class Bandit:
     def evaluate(self, params, net, key):
         y = net(jnp.ones((1, 3)))[0, 0]
         value = jnp.where(jnp.isinf(params.goal), y, -((y - params.goal) ** 2))
-        return jnp.where(y >= 8, jnp.nan, value) + params.noise * jax.random.normal(key)
+        return jnp.where(y >= 8, params.beyond, value) + params.noise * jax.random.normal(key)
 
 
 def _net(enabled, space):
@@ -96,15 +97,16 @@ def _state(population, best, config, task):
     return State(_stacked(population, space), fitness, _stacked(best, space), zero, zero, zero, key(0))
 
 
-@pytest.mark.parametrize("lead", [(), (2, 3)])
-def test_the_champion_is_the_best_of_all_nets_and_nan_is_worst(lead):
-    """With k connections a net returns k and 2 k; four connections are NaN under the weight 2."""
+@pytest.mark.parametrize(("lead", "beyond"), [((), np.nan), ((2, 3), np.nan), ((), np.inf)])
+def test_the_champion_is_the_best_of_all_nets_and_what_is_not_finite_is_worst(lead, beyond):
+    """With k connections a net returns k and 2 k; four connections are no finite number under the weight 2."""
+    task = Bandit(Target(beyond=beyond))
     config = Config(population=20, shared_weights=(1.0, 2.0), max_nodes=6)
     population = np.full((*lead, 20), 4)
     population[..., 5], population[..., 17] = 1, 2
     best = np.full(lead, 1)
     best[(-1,) * len(lead)] = 3  # seen once, and lost
-    chosen = tuning.choose_champion(_state(population, best, config, Bandit()), Bandit(), config, key(1), episodes=4)
+    chosen = tuning.choose_champion(_state(population, best, config, task), task, config, key(1), episodes=4)
     assert int((chosen.genome.connections == ENABLED).sum()) == 3
     np.testing.assert_allclose(chosen.means, [3, 6])
     assert float(chosen.mean) == 4.5
@@ -133,6 +135,8 @@ def test_the_tuned_weight_is_the_best_of_the_grid():
     np.testing.assert_allclose(tuned.weights, np.linspace(-4, 4, 81), atol=1e-6)
     assert tuned.returns.shape == (81, 2)
     np.testing.assert_array_equal(np.isnan(tuned.returns), np.linspace(-4, 4, 81)[:, None] * [[3, 3]] >= 8)
+    endless = Bandit(Target(goal=4.2, beyond=np.inf))
+    assert tuning.tune_shared(_net(3, space), endless, key(0), -4, 4, weights=81, episodes=2).weight == tuned.weight
     lists = dataclasses.replace(space, edges=8)
     same = tuning.tune_shared(from_dense(_net(3, space), lists), task, key(0), -4, 4, weights=81, episodes=2)
     np.testing.assert_array_equal(tuned.returns, same.returns)
@@ -403,6 +407,8 @@ def test_weights_are_trained_for_an_environment_of_gymnasium():
         (lambda g, s: tuning.ensemble_accuracy(g, xor(), [1.0], space=s), "Boolean is no classification"),
         (lambda g, s: tuning.fixed_topology(Puck(), (0,)), r"hidden=\(0,\)"),
         (lambda g, s: tuning.fixed_topology(Puck(), (1,), "tanhh"), "tanhh"),
+        (lambda g, s: tuning.four_columns(g, Puck(), key(0), space=s, tuned_weight=1.0, trained_weights=np.ones((6, 6)),
+                                          low=2.0, high=1.0), "low=2.0 must be at most high=1.0"),
         (lambda g, s: tuning.four_columns(g, Puck(), key(0), space=s, tuned_weight=1.0, trained_weights=1.0),
          r"trained_weights of shape \(\)"),
         (lambda g, s: evolve_weights(g._replace(connections=g.connections * 0), Puck(), 1.0, key(0), space=s),

@@ -278,3 +278,5 @@ def test_rates_may_be_traced_and_known_ones_are_checked():
     for rate in (-0.1, np.nan, np.inf):
         with pytest.raises(ValueError, match=f"enable={rate} must be a rate, finite and not negative"):
             wann.mutate(jax.random.key(0), parent, space, Rates(enable=rate))
+    with pytest.raises(ValueError, match=r"hidden of shape \(2,\) must be \(\): one genome"):
+        wann.mutate(jax.random.key(0), nets, space)

@@ -4,6 +4,7 @@ from nnjax.wann.champion import Champion, from_csv, from_json, load_champion, re
 from nnjax.wann.course import SHARED_WEIGHTS, Config, History, State
 from nnjax.wann.edges import EdgeGenome
 from nnjax.wann.evaluation import Trajectory, evaluate, returns, trajectory
+from nnjax.wann.function import Exported, as_function
 from nnjax.wann.genome import (
     Genome,
     Space,
@@ -11,13 +12,24 @@ from nnjax.wann.genome import (
     check,
     connection_count,
     forward,
+    from_dense,
     layers,
     minimal,
     node_count,
     resize,
+    to_dense,
 )
 from nnjax.wann.search import search
 from nnjax.wann.selection import Info, Selection, crowding, fronts, next_generation, order
+from nnjax.wann.tuning import (
+    accuracies,
+    choose_champion,
+    ensemble_accuracy,
+    fixed_topology,
+    four_columns,
+    train_weights,
+    tune_shared,
+)
 from nnjax.wann.variation import Rates, mutate, mutate_population
 
 __all__ = [
@@ -25,6 +37,7 @@ __all__ = [
     "Champion",
     "Config",
     "EdgeGenome",
+    "Exported",
     "Genome",
     "History",
     "Info",
@@ -33,13 +46,20 @@ __all__ = [
     "Space",
     "State",
     "Trajectory",
+    "accuracies",
     "alive",
+    "as_function",
     "check",
+    "choose_champion",
     "connection_count",
     "crowding",
+    "ensemble_accuracy",
     "evaluate",
+    "fixed_topology",
     "forward",
+    "four_columns",
     "from_csv",
+    "from_dense",
     "from_json",
     "fronts",
     "layers",
@@ -54,6 +74,9 @@ __all__ = [
     "resize",
     "returns",
     "search",
+    "to_dense",
     "to_json",
+    "train_weights",
     "trajectory",
+    "tune_shared",
 ]

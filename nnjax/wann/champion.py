@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnjax.types import Array
-from nnjax.wann.genome import ABSENT, DISABLED, ENABLED, NAMES, Genome, Space, check
+from nnjax.wann.edges import EdgeGenome
+from nnjax.wann.genome import ABSENT, DISABLED, ENABLED, NAMES, Genome, Space, check, to_dense
 
 FORMAT = "nnjax.wann genome, version 1"
+_LARGEST = float(np.finfo(np.float32).max)  # of weights, which are read as float32 as a rule
 _KEYS = ("inputs", "outputs", "max_nodes", "activations", "hidden", "output_activations", "connections")
 
 
@@ -31,11 +32,11 @@ class Champion(NamedTuple):
     weights: Array | None
 
 
-def to_json(genome: Genome, space: Space, weights: Array | None = None) -> str:
+def to_json(genome: Genome | EdgeGenome, space: Space, weights: Array | None = None) -> str:
     """One net as a JSON text: names of activations, and connections as [source, destination, enabled].
 
     Nodes are numbered bias, inputs, hidden nodes, outputs, without the empty slots. With ``weights``, (N, N), an
-    enabled connection has its weight as a fourth entry.
+    enabled connection has its weight as a fourth entry. An `EdgeGenome` is read back as a `Genome`.
 
     Raises:
       ValueError: a population, a genome of another space, or weights of another shape or not finite.
@@ -43,6 +44,7 @@ def to_json(genome: Genome, space: Space, weights: Array | None = None) -> str:
     if np.ndim(genome.hidden):
         raise ValueError(f"hidden of shape {np.shape(genome.hidden)} must be (): one genome a file, not a population")
     check(genome, space)
+    genome = to_dense(genome, space) if isinstance(genome, EdgeGenome) else genome
     genes, codes = np.asarray(genome.connections), np.asarray(genome.activations)
     if weights is not None:
         weights = np.asarray(weights)
@@ -90,8 +92,7 @@ def from_json(text: str) -> Champion:
     codes = np.zeros(space.max_nodes, np.int8)
     codes[slots[1 + space.inputs :]] = [space.table.index(name) for name in (*hidden, *outputs)]
     genes = np.zeros((space.max_nodes, space.max_nodes), np.int8)
-    weights = np.zeros(genes.shape)
-    tuned = False
+    weights = np.full(genes.shape, np.nan)
     for entry in data["connections"]:
         source, destination, enabled, weight = _connection(entry, len(slots))
         at = slots[source], slots[destination]
@@ -99,8 +100,8 @@ def from_json(text: str) -> Champion:
             raise ValueError(f"connections has {source} to {destination} twice")
         genes[at] = ENABLED if enabled else DISABLED
         if enabled and weight is not None:
-            weights[at], tuned = weight, True
-    return _champion(genes, codes, len(hidden), space, weights if tuned else None)
+            weights[at] = weight
+    return _champion(genes, codes, len(hidden), space, _all_or_none(weights, genes == ENABLED))
 
 
 def from_csv(text: str, *, inputs: int | None = None, outputs: int | None = None) -> Champion:
@@ -174,6 +175,16 @@ def read_champion(path: str | Path) -> Genome:
     return load_champion(path).genome
 
 
+def _all_or_none(weights: np.ndarray, enabled: np.ndarray) -> np.ndarray | None:
+    """Weights with 0 for NaN, once it is sure that all enabled connections have one; None where none has."""
+    missing = int((np.isnan(weights) & enabled).sum())
+    if missing == enabled.sum():
+        return None
+    if missing:
+        raise ValueError(f"{missing} of {enabled.sum()} enabled connections have no weight; expected all or none")
+    return np.where(enabled, weights, 0)
+
+
 def _slots(space: Space, hidden: int) -> np.ndarray:
     """Slots of the nodes, in the order bias, inputs, hidden nodes, outputs."""
     return np.r_[: 1 + space.inputs + hidden, space.first_output : space.max_nodes]
@@ -206,7 +217,7 @@ def _connection(entry: Any, nodes: int) -> tuple[int, int, bool, float | None]:
     if isinstance(entry, list) and len(entry) in (3, 4):
         source, destination, enabled, weight = (*entry, None)[:4]
         whole = all(type(node) is int and 0 <= node < nodes for node in (source, destination))
-        weighs = weight is None or (type(weight) in (int, float) and math.isfinite(weight))
+        weighs = weight is None or (type(weight) in (int, float) and abs(weight) <= _LARGEST)
         if whole and type(enabled) is bool and weighs:
             return source, destination, enabled, weight
     raise ValueError(f"connections holds {str(entry)[:80]}; expected [source, destination, true or false] of nodes "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +39,7 @@ def evaluate(
     population: Genome | EdgeGenome,
     space: Space,
     task: Any,
-    shared_weights: ArrayLike,
+    shared_weights: ArrayLike | Sequence[float],
     key: Key,
     *,
     repetitions: int = 1,
@@ -130,7 +131,7 @@ def episodes(
 def returns(
     genome: Genome | EdgeGenome,
     task: Any,
-    shared_weights: ArrayLike,
+    shared_weights: ArrayLike | Sequence[float],
     key: Key,
     episodes: int = 100,
     *,
@@ -286,7 +287,7 @@ def _checked(task: Any, space: Space) -> None:
                          f"has {task.inputs} and {task.outputs}")  # fmt: skip
 
 
-def _weights(shared_weights: ArrayLike) -> Array:
+def _weights(shared_weights: ArrayLike | Sequence[float]) -> Array:
     shared = jnp.asarray(shared_weights, jnp.result_type(float))
     if shared.ndim != 1 or not len(shared):
         raise ValueError(f"shared_weights of shape {shared.shape} must be (W,), at least one")

@@ -263,9 +263,11 @@ def forward(genome: Genome | EdgeGenome, space: Space, weight: ArrayLike, x: Arr
       (..., outputs), in the floating dtype of x.
 
     Raises:
-      ValueError: x or weight of another shape.
+      ValueError: a population, or x or weight of another shape.
     """
     x, n = floating(x), space.max_nodes
+    if np.ndim(genome.hidden):
+        raise ValueError(f"hidden of shape {np.shape(genome.hidden)} must be (): one genome, not a population")
     if x.ndim == 0 or x.shape[-1] != space.inputs:
         raise ValueError(f"x has shape {x.shape}; expected (..., {space.inputs}), the inputs of the space")
     weight = jnp.asarray(weight, x.dtype)

@@ -30,27 +30,28 @@ __all__ = [
 
 
 def draw_history(axes: Figure | Sequence[Axes], history: Any, *, generations: Array | None = None) -> None:
-    """A population over generations: what its elites return on average, its best net; how large its nets are.
+    """A population over generations: mean returns of its best and its median net; how large its nets are.
 
     Args:
       axes: two, or a figure without any, which gets two side by side.
-      history: has the attributes ``elite_mean``, ``best_mean``, ``nodes`` and ``connections``, each (generations,) or,
-        for several searches, (seeds, generations): curves then are means over seeds with their 95 % intervals.
+      history: `nnjax.wann.History`, or what has its attributes ``elite_mean``, ``median_return``, ``nodes`` and
+        ``connections``, each (generations,) or, for several searches, (seeds, generations): curves then are means over
+        seeds with their 95 % intervals. Where a return is not finite there is a gap.
       generations: (generations,), numbers of the generations; from 0 by default.
 
     Raises:
       ValueError: arrays of other shapes, or not two axes.
     """
     returns, sizes = _panels(axes, 1, 2)
-    rows = {name: _row(history, name) for name in ("elite_mean", "best_mean", "nodes", "connections")}
+    rows = {name: _row(history, name) for name in ("elite_mean", "median_return", "nodes", "connections")}
     shape = rows["elite_mean"].shape
     x = np.arange(shape[1]) if generations is None else np.asarray(generations)
     for name, row in (*rows.items(), ("generations", np.broadcast_to(x, (shape[0], *x.shape)))):
         if row.shape != shape:
             raise ValueError(f"{name} is {row.shape[-1]} generations of {len(row)} seeds; elite_mean is {shape[1]} of "
                              f"{shape[0]}")  # fmt: skip
-    band(returns, x, rows["best_mean"], label="best net", color=COLORS[4])
-    band(returns, x, rows["elite_mean"], label="mean of the elites", color=COLORS[0])
+    band(returns, x, rows["elite_mean"], label="best net", color=COLORS[0])
+    band(returns, x, rows["median_return"], label="median net", color=COLORS[4])
     band(sizes, x, rows["connections"], label="connections", color=COLORS[1])
     band(sizes, x, rows["nodes"], label="nodes", color=COLORS[2])
     returns.set(xlabel="generation", ylabel="mean return over weights")
@@ -65,7 +66,7 @@ def _row(history: Any, name: str) -> np.ndarray:
     value = np.asarray(getattr(history, name), float)
     if value.ndim not in (1, 2) or value.size == 0:
         raise ValueError(f"{name} has shape {value.shape}; expected (generations,) or (seeds, generations)")
-    return np.atleast_2d(value)
+    return np.atleast_2d(np.where(np.isfinite(value), value, np.nan))
 
 
 def _panels(axes: Any, rows: int, columns: int) -> list[Axes]:

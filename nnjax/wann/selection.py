@@ -45,8 +45,9 @@ class Selection:
     rates: Rates = RATES
 
     def __post_init__(self) -> None:
-        if self.tournament < 1:
-            raise ValueError(f"tournament={self.tournament} must be at least 1")
+        whole = isinstance(self.tournament, int | np.integer) and not isinstance(self.tournament, bool)
+        if not whole or self.tournament < 1:
+            raise ValueError(f"tournament={self.tournament!r} must be a whole number, at least 1")
         for name in ("elite", "cull"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be a share, at least 0 and below 1")

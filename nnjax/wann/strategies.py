@@ -162,7 +162,7 @@ def tell(state: State, candidates: ArrayLike, values: ArrayLike, *, active: bool
     Args:
       state: that they were drawn from.
       candidates: (population, d), as `ask` gave them.
-      values: (population,), the higher the better, by their order alone; NaN is worst.
+      values: (population,), the higher the better, by their order alone; what is not finite is worst.
       active: as in `constants`.
 
     Raises:
@@ -174,7 +174,7 @@ def tell(state: State, candidates: ArrayLike, values: ArrayLike, *, active: bool
                          f"{len(state.mean)}) and (n,)")  # fmt: skip
     c = constants(state.used.sum().astype(x.dtype), len(x), active=active, diagonal=state.basis is None)
     n = state.used.sum().astype(x.dtype)
-    order = jnp.argsort(-jnp.where(jnp.isnan(values), -jnp.inf, values))
+    order = jnp.argsort(-jnp.where(jnp.isfinite(values), values, -jnp.inf))
     steps = jnp.where(state.used[None], (x[order] - state.mean[None]) / state.sigma, 0)
     mean_step = jnp.maximum(c.weights, 0) @ steps
 

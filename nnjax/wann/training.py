@@ -133,8 +133,8 @@ def evolve_weights(
       ValueError: a population instead of one net, a net without enabled connections or of another space, or a number
         out of range.
     """
-    _check_counts(generations=generations, population=population - 1, episodes=episodes, selection=selection,
-                  block=block)  # fmt: skip
+    _check_counts(generations=generations, episodes=episodes, selection=selection, block=block)
+    _check_counts(2, population=population)
     lanes, net, start = prepared(genome, task, weight, episodes, space=space, params=params)
     of_training, of_selection = jax.random.split(key)
     width = len(start)
@@ -212,7 +212,7 @@ def _chosen(sets: Array, net: Net, lanes: Lanes, key: Key, selection: int, histo
     lanes = dataclasses.replace(lanes, task=task, repetitions=repetitions)
     group = jnp.zeros(len(sets), jnp.int32)
     found = scores_of(sets, net._replace(params=params), key[None], group, lanes, workers).mean(1)
-    best = jnp.argmax(jnp.where(jnp.isnan(found), -jnp.inf, found))
+    best = jnp.argmax(jnp.where(jnp.isfinite(found), found, -jnp.inf))
     return Trained(matrices_of(sets[best][None], net, lanes.space)[0], found[best], found, history)
 
 
@@ -254,7 +254,7 @@ _tell = jax.jit(strategies.tell, static_argnames="active")
 
 
 def _row(state: strategies.State, values: Array) -> History:
-    best = jnp.where(jnp.isnan(values), -jnp.inf, values).max()
+    best = jnp.where(jnp.isfinite(values), values, -jnp.inf).max()
     return History(jnp.nanmean(values), best, strategies.deviation(state))
 
 
@@ -312,8 +312,7 @@ def _host(lanes: Lanes, workers: Any, population: int) -> Any:
         yield pool
 
 
-def _check_counts(**counts: int) -> None:
+def _check_counts(least: int = 1, **counts: int) -> None:
     for name, value in counts.items():
-        least = 2 if name == "population" else 1
-        if value < 1:
-            raise ValueError(f"{name}={value + least - 1} must be at least {least}")
+        if value < least:
+            raise ValueError(f"{name}={value} must be at least {least}")

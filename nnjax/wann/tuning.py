@@ -81,7 +81,7 @@ def choose_champion(
       workers: for a task on the host, as for `nnjax.wann.tasks.gym.evaluate_host`.
 
     Returns:
-      `Choice`. Nets with a return that is NaN come last.
+      `Choice`. Nets with a return that is not finite come last.
 
     Raises:
       ValueError: no episode, or a state of another search than the config's.
@@ -98,7 +98,7 @@ def choose_champion(
         if number == 0 and isinstance(task, Classification):
             trial = _smaller(trial, task.batch_size or len(params.train.y), len(params.validation.y))
         found = _means(nets, space, trial, shared, own, repetitions, constants, workers)
-        mean = np.where(np.isnan(found).any(1), -np.inf, found.mean(1))
+        mean = np.where(np.isfinite(found).all(1), found.mean(1), -np.inf)
         best = np.argsort(-mean, kind="stable")[:_FINALISTS]
         nets = jax.tree.map(lambda leaf, best=best: leaf[best], nets)
     genome = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), nets)
@@ -148,7 +148,7 @@ def tune_shared(
     genome: Genome | EdgeGenome, task: Any, key: Key, low: float = -2.0, high: float = 2.0, *, weights: int = 41,
     episodes: int = 32, space: Space | None = None, params: Any = None, workers: Any = None,
 ) -> Tuned:  # fmt: skip
-    """The weight, the same for all connections, under which one net returns most.
+    """The weight, the same for all connections, under which one net returns most on average, the mean being finite.
 
     Args:
       genome: one net.
@@ -179,7 +179,7 @@ def tune_shared(
         sets = grid[:, None] * jnp.ones_like(start)[None]
         found = scores_of(sets, net, key[None], jnp.zeros(weights, jnp.int32), lanes, workers)
     mean = found.mean(1)
-    return Tuned(grid[jnp.argmax(jnp.where(jnp.isnan(mean), -jnp.inf, mean))], grid, found)
+    return Tuned(grid[jnp.argmax(jnp.where(jnp.isfinite(mean), mean, -jnp.inf))], grid, found)
 
 
 class Columns(NamedTuple):
@@ -223,10 +223,12 @@ def four_columns(
       workers: for a task on the host, as for `nnjax.wann.tasks.gym.GymTask.evaluate_lanes`.
 
     Raises:
-      ValueError: no trial, weights of another shape, or a net that is not one of the task's.
+      ValueError: no trial, an empty range, weights of another shape, or a net that is not one of the task's.
     """
     if trials < 1:
         raise ValueError(f"trials={trials} must be at least 1")
+    if not low <= high:
+        raise ValueError(f"low={low} must be at most high={high}")
     if np.shape(tuned_weight) != () or np.ndim(trained_weights) != 2:
         raise ValueError(f"tuned_weight of shape {np.shape(tuned_weight)} must be () and trained_weights of shape "
                          f"{np.shape(trained_weights)} (N, N)")  # fmt: skip

@@ -85,9 +85,11 @@ def mutate(key: Key, genome: G, space: Space, rates: Rates = RATES) -> G:
       A genome of the same kind and shapes. The same key makes the same child of a `Genome` and of an `EdgeGenome`.
 
     Raises:
-      ValueError: a known rate is negative or not finite.
+      ValueError: a population, or a known rate that is negative or not finite.
     """
     check_rates(rates)
+    if np.ndim(genome.hidden):
+        raise ValueError(f"hidden of shape {np.shape(genome.hidden)} must be (): one genome, not a population")
     return _mutate(jax.random.uniform(key, (_DRAWS,), jnp.float32), genome, space, rates)
 
 
