@@ -208,4 +208,4 @@ def test_infinite_rewards_do_not_hang():
 
 def test_the_layout_by_default_fits_what_there_is():
     assert default_layout(3, 20) == Layout(3, 20)
-    assert default_layout(1000, 1000) == Layout(64, 50)
+    assert default_layout(1000, 1000) == Layout(48, 50)

@@ -15,12 +15,17 @@ import jax.numpy as jnp
 
 from nnjax.types import Array, PyTree
 from nnjax.wann.genome import Space
-from nnjax.wann.phenotype import Programs, most_instructions, run_instruction
+from nnjax.wann.phenotype import Programs, run_instruction
 
 UNIT = 8
 """Lanes of a net that are kept together."""
 
 _BLOCK = 32  # instructions copied at a time
+
+_SHORT = 224
+"""Instructions of a net that is not large. XLA hands part of an operation to another thread where operands take half a
+MiB or so, even if it reads but a few rows of them; the threads then wait for one another after every node, and a
+population took three times as long. So small nets have a small memory of their own."""
 
 
 class Layout(NamedTuple):
@@ -38,7 +43,7 @@ class Layout(NamedTuple):
 def default_layout(units: int, steps: int) -> Layout:
     """What is fastest on this kind of machine, of what was measured: chunks that fit a core's cache on a CPU."""
     if jax.default_backend() == "cpu":
-        return Layout(min(64, units), min(50, steps))
+        return Layout(min(48, units), min(50, steps))
     return Layout(units, min(250, steps))
 
 
@@ -54,8 +59,8 @@ class _Lanes(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """Memory for one chunk. It is handed on from chunk to chunk: a net may be far larger than those at hand are, and
-    to clear room for the largest took longer than to run them."""
+    """Memory for one chunk. It is handed on from chunk to chunk: a net may be far larger than those at hand are, and to
+    clear room for the largest took longer than to run them."""
 
     programs: Programs
     values: Array  # (rows, units, UNIT)
@@ -89,6 +94,8 @@ def rollout(
     chunk = min(layout.chunk, units)
     padded = -(-units // chunk) * chunk
 
+    sizes = _by_size(programs, space)
+
     def segment(carry: tuple) -> tuple:
         lanes, scratch, time = carry
         lanes = _pack(lanes)
@@ -104,19 +111,31 @@ def rollout(
             chosen = jax.lax.dynamic_slice(order, (number * chunk,), (chunk,))
             part = jax.tree.map(lambda leaf: leaf.at[chosen].get(mode="clip"), flat)
             part = part._replace(alive=part.alive & (chosen < units)[:, None])
-            picked = _pick(programs, net.at[chosen].get(mode="clip"), scratch.programs)
-            part, values = _run(part, picked, scratch.values, space, task, params, layout.segment, time)
-            flat = jax.tree.map(lambda all_, new: all_.at[chosen].set(new, mode="drop"), flat, part)
-            return flat, _Scratch(picked, values)
+            nets = net.at[chosen].get(mode="clip")
+
+            def with_room(place: int) -> Any:
+                def run(part: _Lanes, scratch: tuple) -> tuple:
+                    room = scratch[place]
+                    picked = _pick(sizes[place], nets, room.programs)
+                    part, values = _run(part, picked, room.values, space, task, params, layout.segment, time)
+                    return part, (*scratch[:place], _Scratch(picked, values), *scratch[place + 1 :])
+
+                return run
+
+            if len(sizes) == 1:
+                part, scratch = with_room(0)(part, scratch)
+            else:
+                large = programs.length[nets].max() > _SHORT
+                part, scratch = jax.lax.cond(large, with_room(1), with_room(0), part, scratch)
+            return jax.tree.map(lambda all_, new: all_.at[chosen].set(new, mode="drop"), flat, part), scratch
 
         flat, scratch = jax.lax.fori_loop(0, -(-live.sum() // chunk), work, (flat, scratch))
         lanes = jax.tree.map(lambda leaf: leaf.reshape(nets, width, *leaf.shape[2:]), flat)
         return lanes, scratch, time + layout.segment
 
+    scratch = tuple(_scratch(lists, chunk, space, lanes.total.dtype) for lists in sizes)
     lanes, _, _ = jax.lax.while_loop(
-        lambda carry: carry[0].alive.any() & (carry[2] < task.steps),
-        segment,
-        (lanes, _scratch(programs, chunk, space, lanes.total.dtype), jnp.int32(0)),
+        lambda carry: carry[0].alive.any() & (carry[2] < task.steps), segment, (lanes, scratch, jnp.int32(0))
     )
     back = jnp.argsort(lanes.number, axis=1)
     total = jnp.take_along_axis(lanes.total, back, 1)
@@ -146,11 +165,21 @@ def _pack(lanes: _Lanes) -> _Lanes:
     return jax.tree.map(lambda leaf: leaf[nets, place], lanes)
 
 
+def _by_size(programs: Programs, space: Space) -> tuple[Programs, ...]:
+    """The programs with room for `_SHORT` instructions, which say nothing of larger nets, and with all room."""
+    if len(programs.codes) <= _SHORT:
+        return (programs,)
+    zero_row = 1 + space.inputs + _SHORT
+    weights = None if programs.weights is None else programs.weights[:_SHORT]
+    sources, outputs = (jnp.minimum(rows, zero_row) for rows in (programs.sources[:_SHORT], programs.outputs))
+    return Programs(sources, programs.codes[:_SHORT], weights, outputs, programs.length), programs
+
+
 def _scratch(programs: Programs, chunk: int, space: Space, dtype: jnp.dtype) -> _Scratch:
     def room(leaf: Array) -> Array:
         return jnp.zeros((*leaf.shape[:-1], chunk), leaf.dtype)
 
-    rows = 2 + space.inputs + most_instructions(space)
+    rows = 2 + space.inputs + len(programs.codes)
     values = jnp.zeros((rows, chunk, UNIT), dtype).at[0].set(1)  # the bias; the last row stays 0
     return _Scratch(jax.tree.map(room, programs), values)
 

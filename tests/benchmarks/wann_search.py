@@ -106,8 +106,10 @@ def seconds_a_generation(task, config, rounds):
         sizes.append((float(history.nodes[0, -1]), float(history.connections[0, -1])))
 
     config = dataclasses.replace(config, generations=config.block * (rounds + 1))
-    state, _ = search(task, config, jax.random.key(0), progress=note)
-    return np.diff(marks)[1:] / config.block, marks[1] - marks[0], sizes[-1], state.population
+    state, history = search(task, config, jax.random.key(0), progress=note)
+    seconds = np.diff(marks)[1:]
+    made = history.steps[config.block :].reshape(len(seconds), -1).sum(1) / seconds
+    return seconds / config.block, marks[1] - marks[0], sizes[-1], state.population, made
 
 
 def _told(values, unit=1.0):
@@ -129,7 +131,7 @@ def main() -> None:
 
     task = tasks.by_name("swing_up")
     space = Space(task.inputs, task.outputs, 128)
-    seconds, first, sizes, nets = seconds_a_generation(task, Config(block=32), 5)
+    seconds, first, sizes, nets, made = seconds_a_generation(task, Config(block=32), 5)
     here, compiling = here_steps_a_second(nets, space, task, options.rounds)
     starts = np.random.default_rng(0).normal((0, 0, np.pi, 0), 0.2, (3, 4))
     rates = [peer_steps_a_second(nets, space, task, starts, 3.0) for _ in range(options.rounds)]
@@ -139,6 +141,7 @@ def main() -> None:
     print(f"ratio of medians: {statistics.median(here) / statistics.median(rates):.0f}")
     print(f"(c) generation of 192 x 6 x 3 x up to 1000 steps, {devices} devices: {_told(seconds, 1e-3)} ms by the "
           f"clock, blocks of 32; first block with compiling {first:.1f} s")  # fmt: skip
+    print(f"    {_told(made / devices, 1e6)} million steps made a second and device, everything included")
     try:
         digits = tasks.by_name("mnist16")
     except DataError as error:
@@ -146,7 +149,7 @@ def main() -> None:
         return
     config = Config(960, repetitions=1, enabled=0.05, max_nodes=512, edges=4096, block=16,
                     selection=Selection(tournament=32))  # fmt: skip
-    seconds, first, sizes, _ = seconds_a_generation(digits, config, options.rounds)
+    seconds, first, sizes, *_ = seconds_a_generation(digits, config, options.rounds)
     print(f"(d) generation of 960 x 6 x 1000 digits of 16 x 16, {devices} devices: {_told(seconds, 1e-3)} ms by the "
           f"clock; first block with compiling {first:.1f} s; medians at the end {sizes}")  # fmt: skip
 
