@@ -92,18 +92,27 @@ class Ended(NamedTuple):
 def candidates(state: State) -> Any:
     """The `CANDIDATES` nets of every search with the highest mean return in it, all its islands' nets being one
     population; leading axes (searches, candidates), in the host's memory. Nets with a return that is not finite come
-    last.
+    last, and copies of a better one, by their returns, last of all.
     """
     fitness = np.asarray(ranked(state.fitness))
     searches, lead = len(fitness), fitness.ndim
     fitness = fitness.reshape(searches, -1)
-    best = np.argsort(-fitness, axis=1, kind="stable")[:, :CANDIDATES]
+    order = np.argsort(-fitness, axis=1, kind="stable")
+    returns = np.take_along_axis(np.asarray(state.fitness).reshape(*fitness.shape, -1), order[..., None], 1)
+    best = np.stack([_distinct_first(rows, places) for rows, places in zip(returns, order, strict=True)])
 
     def pick(leaf: Array) -> np.ndarray:
         every = np.asarray(leaf).reshape(*fitness.shape, *np.shape(leaf)[lead:])
         return every[np.arange(searches)[:, None], best]
 
     return jax.tree.map(pick, state.population)
+
+
+def _distinct_first(returns: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The first `CANDIDATES` of ``places`` (n,), those with the same returns (n, W) as an earlier one put last."""
+    new = np.zeros(len(places), bool)
+    new[np.unique(returns, axis=0, return_index=True)[1]] = True
+    return np.concatenate([places[new], places[~new]])[:CANDIDATES]
 
 
 def worth(arms: Mapping[str, Ended], task: SwingUp, key: Key, budget: Budget, store: Store | None) -> xr.Dataset:

@@ -58,7 +58,9 @@ def identity(task: Any, config: Any, keys: Key, params: PyTree) -> str:
     digest = hashlib.sha256()
     for leaf in map(np.asarray, jax.tree.leaves(params)):
         digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
-    fields = repr(task) if dataclasses.is_dataclass(task) else content(task)  # an object's repr is its address
+    fields: Any = content(task)
+    if dataclasses.is_dataclass(task):  # arrays among its fields are in params, functions count by their code
+        fields = {field.name: content(getattr(task, field.name)) for field in dataclasses.fields(task)}
     whole = [type(task).__qualname__, fields, content(plan), content(jax.random.key_data(keys)), digest.hexdigest()]
     numbers = [str(jax.random.key_impl(keys)), str(jnp.result_type(float))]
     whole += [numbers] if numbers != ["threefry2x32", "float32"] else []  # the usual ones go without saying

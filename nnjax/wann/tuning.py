@@ -99,7 +99,11 @@ def choose_champion(
             trial = _smaller(trial, task.batch_size or len(params.train.y), len(params.validation.y))
         found = _means(nets, space, trial, shared, own, repetitions, constants, workers)
         mean = np.where(np.isfinite(found).all(1), found.mean(1), -np.inf)
-        best = np.argsort(-mean, kind="stable")[:_FINALISTS]
+        best = np.argsort(-mean, kind="stable")
+        # Of nets that return the same everywhere, copies or nearly, one is enough.
+        new = np.zeros(len(best), bool)
+        new[np.unique(found[best], axis=0, return_index=True)[1]] = True
+        best = best[new][:_FINALISTS]
         nets = jax.tree.map(lambda leaf, best=best: leaf[best], nets)
     genome = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), nets)
     return Choice(genome, jnp.asarray(found[best[0]].mean()), jnp.asarray(found[best[0]]))
