@@ -50,10 +50,10 @@ def search(
     """Search for nets that do a task with any weight that all their connections share (Gaier and Ha, 2019).
 
     Args:
-      task: a control or batch task (`nnjax.wann.tasks`).
+      task: a control or batch task, or one on the host (`nnjax.wann.tasks`).
       config: how the search goes.
       key: of one search, or (S,) of S searches, which then run as one program.
-      params: the task's constants; by default its own.
+      params: the task's constants; by default its own. A task on the host has none.
       checkpoint: a folder, or a `Store`, where the search is kept after every block; one that is there already goes on
         if it was made by the same task, config and key.
       progress: called after every block with generations done and to do, and the `History` so far.

@@ -55,6 +55,12 @@ def cos_pi(x: Array) -> Array:
     return _sign(turns) * _polynomial(_COS_PI, rest * rest)
 
 
+def sin_pi(x: Array) -> Array:
+    """sin(pi x), x in half turns, any shape, dtype kept."""
+    # Whole turns come off first: half a turn less is then exact.
+    return cos_pi(x - 2 * jnp.round(0.5 * x) - 0.5)
+
+
 def _sign(turns: Array) -> Array:
     """1 for even, -1 for odd whole numbers."""
     return 1 - 2 * (turns - 2 * jnp.floor(0.5 * turns))
