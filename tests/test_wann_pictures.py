@@ -379,6 +379,21 @@ def test_wrapped_angle_has_gaps_where_it_jumps():
     assert np.nanmax(np.abs(np.diff(drawn))) < 0.2
 
 
+def test_an_action_that_flips_all_the_time_is_drawn_pale_with_its_mean_over_it():
+    from matplotlib.figure import Figure
+
+    flips = np.where(np.arange(100) % 4 < 3, 1.0, -1.0)  # 3 of 4 steps push one way
+    steady = SimpleNamespace(states={"x": np.zeros(100)}, rewards=np.ones(100), alive=np.ones(100, bool))
+    for actions, lines in ((flips, 2), (np.sin(np.arange(100) / 9), 1)):
+        figure = Figure()
+        pictures.draw_behavior(figure, SimpleNamespace(**vars(steady), actions=actions[:, None]))
+        assert len(figure.axes[-1].get_lines()) == lines
+        if lines == 2:
+            mean = figure.axes[-1].get_lines()[1]
+            assert np.allclose(mean.get_ydata(), 0.5)
+            assert (mean.get_xdata()[0], mean.get_xdata()[-1]) == (19, 99)
+
+
 def test_behavior_of_other_tasks_draws_every_part_of_the_state():
     from matplotlib.figure import Figure
 
