@@ -441,6 +441,10 @@ class Store:
             path.replace(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
         return None
 
+    def files(self, identity: str) -> list[Path]:
+        """Files of the chunk that there are, those that were set aside among them."""
+        return sorted((self._folder.path / self._prefix).glob(f"{checked_name(identity)}.npz*"))
+
     def save(self, identity: str, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Write one chunk and enter it with ``facts`` about it (lanes, seconds)."""
         name = f"{self._prefix}/{checked_name(identity)}.npz"

@@ -10,7 +10,8 @@ import pytest
 
 from nnjax import results, wann
 from nnjax.wann.checkpoints import Checkpoints, FolderStore, identity
-from nnjax.wann.tasks import Pendulum, SwingUp, parity, xor
+from nnjax.wann.tasks import Pendulum, SwingUp, latents, parity, xor
+from nnjax.wann.tasks.gym import racer
 
 KEYS = jax.random.split(jax.random.key(0), 2)
 CONFIG = wann.Config(population=10)
@@ -65,6 +66,22 @@ def test_a_task_that_is_no_dataclass_counts_by_its_fields():
     assert _name(task=Mine(1)) != _name(task=Mine(2))
 
 
+def test_latents_count_by_what_their_file_holds(tmp_path):
+    def named(path, scale=1.0):
+        pixels = np.zeros(latents.PIXELS, np.float32)
+        encoder = latents.Latents(pixels, np.full((16, latents.PIXELS), scale, np.float32), np.ones(16, np.float32))
+        path.parent.mkdir(exist_ok=True)
+        latents.save_latents(encoder, path)
+        return _name(task=racer(latents=str(path)), params=())
+
+    name = named(tmp_path / "racer.npz")
+    assert named(tmp_path / "elsewhere" / "other.npz") == name
+    assert named(tmp_path / "racer.npz", 2.0) != name
+    assert _name(task=racer(), params=()) != name
+    with pytest.raises(ValueError, match=r"latents='none.npz' is no file; fit_latents"):
+        _name(task=racer(latents="none.npz"), params=())
+
+
 class _State(NamedTuple):
     key: jax.Array
     numbers: jax.Array
@@ -115,7 +132,20 @@ def test_a_damaged_file_gives_way_to_the_one_before_and_is_written_next(tmp_path
     assert results.read_arrays(last)["progress"] == 4
     for path in tmp_path.iterdir():
         path.write_bytes(damage)
-    assert Checkpoints(tmp_path, "one").restore(_like()) is None
+    with pytest.warns(UserWarning, match="starts anew") as caught:
+        assert Checkpoints(tmp_path, "one").restore(_like()) is None
+    (warning,) = caught
+    sentence = (f"no state of this search can be read in {str(tmp_path)!r} (one-0.npz, one-1.npz: damaged, or with "
+                "other arrays than expected), so it starts anew")  # fmt: skip
+    assert str(warning.message) == sentence
+    assert Checkpoints(tmp_path, "another").restore(_like()) is None
+
+
+def test_a_single_damaged_file_is_told_too(tmp_path):
+    Checkpoints(tmp_path, "one").keep(_state(1), 1)
+    (tmp_path / "one-0.npz").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"\(one-0\.npz: damaged"):
+        assert Checkpoints(tmp_path, "one").restore(_like()) is None
 
 
 def test_a_restored_search_writes_over_the_older_file(tmp_path):
@@ -130,7 +160,8 @@ def test_a_restored_search_writes_over_the_older_file(tmp_path):
 
 def test_a_file_of_other_arrays_is_none(tmp_path):
     FolderStore(tmp_path).save("one-0", {"leaf0": np.zeros(3), "progress": np.asarray(5)}, {})
-    assert Checkpoints(tmp_path, "one").restore(_like()) is None
+    with pytest.warns(UserWarning, match=r"\(one-0\.npz: damaged, or with other arrays than expected\)"):
+        assert Checkpoints(tmp_path, "one").restore(_like()) is None
 
 
 def test_without_a_place_nothing_is_kept():
@@ -145,3 +176,15 @@ def test_a_folder_of_results_is_a_store(tmp_path):
         for value in (1, 2, 3):
             kept.keep(_state(value), value)
         _is(Checkpoints(folder.store("search"), "one").restore(_like()), 3)
+        for number in (0, 1):
+            (tmp_path / f"study/chunks/search/one-{number}.npz").write_bytes(b"")
+        with pytest.warns(UserWarning, match=r"study/chunks/search' \(one-0\.npz\.damaged-\d+, one-1\.npz\.damaged-"):
+            assert Checkpoints(folder.store("search"), "one").restore(_like()) is None
+
+
+def test_a_store_that_knows_of_no_files_starts_anew_without_a_word():
+    class Plain:
+        def load(self, identity):
+            return None
+
+    assert Checkpoints(Plain(), "one").restore(_like()) is None

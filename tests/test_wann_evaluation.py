@@ -1,5 +1,6 @@
 """What nets are worth: populations, single nets and single episodes agree with one another."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 from nnjax import wann
 from nnjax.wann import evaluation
-from nnjax.wann.genome import Space, from_dense
+from nnjax.wann.genome import NAMES, Space, from_dense
 from nnjax.wann.rollout import Layout
 from nnjax.wann.tasks import Regression, SwingUp, xor
 
@@ -168,6 +169,39 @@ def test_activations_of_the_task_s_own_are_known():
         wann.returns(strange, TASK, [1.0], KEY, 1)
 
 
+def test_nets_of_other_activations_need_their_space():
+    config = wann.Config(max_nodes=14, activations=("leaky_relu", "tanh"))
+    space = config.space(TASK)
+    net = wann.minimal(KEY, space, 1.0)
+    net = net._replace(activations=net.activations.at[13].set(space.table.index("leaky_relu")))
+    told = (r"activations hold the code 10; expected 0 to 9, those of SwingUp by default; pass space=, for a searched "
+            r"net its config\.space\(task\)")  # fmt: skip
+    for call in (
+        lambda **space: wann.returns(net, TASK, [1.0], KEY, 2, **space).ravel(),
+        lambda **space: wann.trajectory(net, TASK, 1.0, KEY, **space).rewards,
+        lambda **space: wann.tune_shared(net, TASK, KEY, weights=2, episodes=1, **space).returns,
+    ):
+        with pytest.raises(ValueError, match=told):
+            call()
+        assert np.isfinite(call(space=space)).all()
+    for task, nets in ((TASK, net), (BATCH, _one(_nets(SMALL), 3))):
+        right = wann.Space(task.inputs, task.outputs, len(nets.activations), ("leaky_relu",))
+        several = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], nets)
+        several = several._replace(activations=several.activations.at[0, -1].set(10))
+        assert np.isfinite(wann.evaluate(several, right, task, [1.0], KEY)).all()
+        with pytest.raises(ValueError, match="activations hold the code 10; expected 0 to 9"):
+            wann.evaluate(several, dataclasses.replace(right, activations=NAMES), task, [1.0], KEY)
+
+
+def test_traced_nets_are_of_the_space_that_they_are_said_to_be():
+    net = _one(_nets(SPACE), 5)
+    traced = jax.jit(lambda net: wann.returns(net, TASK, [1.0], KEY, 2))(net)
+    np.testing.assert_allclose(traced, wann.returns(net, TASK, [1.0], KEY, 2), rtol=1e-4)
+    several = jax.tree.map(lambda leaf: leaf[:3], _nets(SPACE))
+    traced = jax.jit(lambda nets: wann.evaluate(nets, SPACE, TASK, [1.0], KEY))(several)
+    np.testing.assert_allclose(traced, wann.evaluate(several, SPACE, TASK, [1.0], KEY), rtol=1e-4)
+
+
 def test_what_does_not_fit_is_said_in_one_sentence():
     nets, net = _nets(SPACE), _one(_nets(SPACE), 0)
     evaluate = functools.partial(wann.evaluate, nets, SPACE, TASK)
@@ -191,7 +225,7 @@ def test_what_does_not_fit_is_said_in_one_sentence():
         wann.returns(nets, TASK, WEIGHTS, KEY)
     with pytest.raises(ValueError, match="episodes=0 must be at least 1"):
         wann.returns(net, TASK, WEIGHTS, KEY, 0)
-    with pytest.raises(ValueError, match="max_nodes=10 must lie between 17"):
+    with pytest.raises(ValueError, match="the genome does not fit task Wide: max_nodes=10 must lie between 17"):
         wann.returns(_one(_nets(SMALL), 0), _wide(), WEIGHTS, KEY)
     with pytest.raises(ValueError, match=r"weights of shape \(3, 3\) must be \(14, 14\)"):
         wann.returns(net, TASK, WEIGHTS, KEY, weights=np.ones((3, 3)))

@@ -397,6 +397,22 @@ def test_how_many_inputs_a_table_has_can_be_said():
         wann.from_csv(TABLE, inputs=3)
 
 
+def test_a_weight_that_was_rounded_to_0_takes_its_connection_along(tmp_path):
+    path = tmp_path / "champion.out"
+    rows = TABLE.replace("2.50e-01", "-0.00e+00").splitlines()
+    rows[3] = rows[3].replace("1.00e+00,1.00e+00,5", "0.00e+00,1.00e+00,5")  # the gene to the second hidden node
+    rows[1] = rows[1].replace("-2.00e+00", "0.00e+00")  # and the last one that led there
+    path.write_text("\n".join(rows))
+    read = wann.read_champion(path)
+    assert int(wann.connection_count(read)) == 6 - 3
+    assert int(read.hidden) == 1
+    assert wann.load_champion(path).space == Space(2, 2, 6), "a node that leads nowhere is taken for an output"
+    genome, space, weights = wann.load_champion(path, inputs=2, outputs=1)
+    assert (int(genome.hidden), space) == (2, Space(2, 1, 6))
+    np.testing.assert_array_equal(genome.connections, read.connections)
+    assert np.count_nonzero(weights) == 3
+
+
 def test_malformed_tables_are_told_in_one_sentence(tmp_path):
     path = tmp_path / "champion.out"
     lines = TABLE.splitlines()

@@ -178,6 +178,11 @@ def test_population_means_over_repetitions(workers):
     assert abs(found[2, 1] - np.mean(totals)) < 1e-3  # rounding of another batch, once amplified by contacts
     with pytest.raises(ValueError, match="the space has 5 inputs"):
         gym.evaluate_host(population, wann.Space(5, 4, 34), task, shared, key, workers=workers)
+    strange = population._replace(activations=population.activations.at[1, -1].set(10))
+    with pytest.raises(ValueError, match="activations hold the code 10; expected 0 to 9"):
+        gym.evaluate_host(strange, space, task, shared, key, workers=workers)
+    with pytest.raises(ValueError, match="for max_nodes=40"):
+        gym.evaluate_host(population, wann.Space(24, 4, 40), task, shared, key, workers=workers)
 
 
 def test_recording_is_the_episode(workers):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import pytest
 from nnjax import wann
 from nnjax.wann.genome import ENABLED
 from nnjax.wann.tasks import Pendulum, SwingUp, xor
+from nnjax.wann.tasks.workers import Workers
 
 module = importlib.import_module("nnjax.wann.search")  # `nnjax.wann.search` is the function
 
@@ -196,7 +198,12 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(course, tmp_path):
     for path in tmp_path.iterdir():
         path.write_bytes(b"nothing")
     dones.clear()
-    _same(wann.search(TASK, CONFIG, KEY, checkpoint=tmp_path, progress=lambda now, *_: dones.append(now)), course[0])
+    with pytest.warns(
+        UserWarning, match=f"no state of this search can be read in {str(tmp_path)!r} .* starts anew"
+    ) as told:
+        end = wann.search(TASK, CONFIG, KEY, checkpoint=tmp_path, progress=lambda now, *_: dones.append(now))
+    assert [warning.filename for warning in told] == [__file__], "it is told where the search was called"
+    _same(end, course[0])
     assert dones == [3, 6, 8]
 
 
@@ -373,6 +380,20 @@ def test_lists_of_genes_are_searched_as_matrices_are(course):
         ({"shared_weights": (1.0, np.nan)}, r"shared_weights=\(1.0, nan\) must be"),
         ({"layout": (0, 5)}, "layout=0 must be a whole number, at least 1"),
         ({"layout": (5,)}, r"layout=\(5,\) must be two numbers"),
+        ({"layout": 5}, "layout=5 must be two numbers, units and steps"),
+        ({"layout": "ab"}, "layout='ab' must be two numbers"),
+        ({"enabled": None}, "enabled=None must be a probability, between 0 and 1"),
+        ({"enabled": "half"}, "enabled='half' must be a probability"),
+        ({"enabled": (0.5, 0.5)}, r"enabled=\(0.5, 0.5\) must be a probability"),
+        ({"activations": "tanh"}, r"activations='tanh' must be None or a tuple of names, such as \('tanh', 'relu'\)"),
+        ({"activations": 5}, "activations=5 must be None or a tuple of names"),
+        ({"activations": ("tanh", 5)}, r"activations=\('tanh', 5\) must be None or a tuple of names"),
+        ({"shared_weights": None}, "shared_weights=None must be one or more finite numbers"),
+        ({"shared_weights": 2.0}, "shared_weights=2.0 must be one or more finite numbers"),
+        ({"shared_weights": "one"}, "shared_weights='one' must be one or more finite numbers"),
+        ({"shared_weights": {"a": 1}}, r"shared_weights=\{'a': 1\} must be one or more finite numbers"),
+        ({"shared_weights": ((1.0, 2.0), (3.0,))}, "must be one or more finite numbers"),
+        ({"selection": None}, "selection=None must be a Selection, from nnjax.wann"),
     ],
 )
 def test_a_config_says_what_is_wrong(changes, message):
@@ -393,6 +414,55 @@ def test_a_search_says_what_does_not_go_together():
     for key in (jax.random.PRNGKey(0), 0, jax.random.split(KEY, (2, 2)), jax.random.split(KEY, 0)):
         with pytest.raises(ValueError, match=r"key of shape .* must be a typed key or several, \(S,\)"):
             wann.search(TASK, CONFIG, key)
+
+
+class _Found(NamedTuple):
+    returns: np.ndarray
+    steps: np.ndarray
+
+
+_calls = []
+
+
+@dataclasses.dataclass(frozen=True)
+class _Host:
+    """Episodes of a step outside JAX: the return of a lane is its output for the observation (1, seed mod 7)."""
+
+    host: ClassVar[bool] = True
+    inputs: ClassVar[int] = 2
+    outputs: ClassVar[int] = 1
+
+    def evaluate_lanes(self, policy, seeds, *, workers=None, window=None):
+        _calls.append((workers, len(workers)))
+        groups = np.arange(len(seeds) // policy.group)
+        seen = np.stack([np.ones(len(seeds)), np.asarray(seeds) % 7], 1).astype(np.float32)
+        return _Found(np.asarray(policy.call(seen, groups), float)[:, 0], np.ones(len(seeds), int))
+
+
+def test_a_search_on_the_host_is_told_its_workers():
+    _calls.clear()
+    config = dataclasses.replace(CONFIG, generations=2)
+    with Workers(1) as pool:
+        state, history = wann.search(_Host(), config, KEY, workers=pool)
+        assert _calls == [(pool, 1)] * 2
+        assert pool.processes[0].is_alive(), "open ones are left open"
+    assert state.fitness.shape == (13, 3)
+    assert history.steps.tolist() == [13 * 3 * 2] * 2
+    _same(wann.search(_Host(), config, KEY, workers=1), (state, history))
+    own = _calls[2][0]
+    assert _calls[2:] == [(own, 1)] * 2
+    assert own is not pool
+    with pytest.raises(RuntimeError, match="closed"):
+        own.send(0)
+
+
+def test_what_a_search_would_drop_is_refused():
+    with pytest.raises(ValueError, match=r"params=\(\) must be None for task _Host, which runs on the host"):
+        wann.search(_Host(), CONFIG, KEY, params=())
+    with pytest.raises(ValueError, match="workers=2 must be None for task Pendulum, which does not run on the host"):
+        wann.search(TASK, CONFIG, KEY, workers=2)
+    with pytest.raises(ValueError, match="workers=0 must be a whole number, at least 1"):
+        wann.search(_Host(), CONFIG, KEY, workers=0)
 
 
 def test_lists_are_as_good_as_tuples():

@@ -171,7 +171,15 @@ def load_champion(path: str | Path, *, inputs: int | None = None, outputs: int |
 
 
 def read_champion(path: str | Path) -> Genome:
-    """The net in a file, JSON or CSV, without its weights: what `load_champion` calls its genome; raises as it does."""
+    """The net in a file, JSON or CSV, without its weights: what `load_champion` calls its genome; raises as it does.
+
+    A connection whose weight was rounded to 0 in a CSV is lost: the format says 0 where there is none. A CSV has no
+    header either, and where the first hidden nodes lost all connections that led to them, or the last ones all that led
+    on, they are taken for inputs or outputs (`from_csv`). Then say how many there are: ``load_champion(path, inputs=5,
+    outputs=1)``, whose other connections are lost all the same. JSON has what it takes.
+
+    A net that has activations beside those of Gaier and Ha (2019) needs the space that `load_champion` returns.
+    """
     return load_champion(path).genome
 
 

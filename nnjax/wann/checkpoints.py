@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,11 @@ from nnjax.types import Key, PyTree
 
 
 class Store(Protocol):
-    """Where a search keeps what it has; `nnjax.results.Folder.store` makes one."""
+    """Where a search keeps what it has; `nnjax.results.Folder.store` makes one.
+
+    A store of files may also have ``files(identity) -> list[Path]``, all that there are under a name, be they readable
+    or not: then it is told when none of them is, and a search starts anew.
+    """
 
     def load(self, identity: str) -> dict[str, np.ndarray] | None:
         """The arrays kept under this name, or None."""
@@ -36,9 +41,8 @@ class FolderStore:
 
     def load(self, identity: str) -> dict[str, np.ndarray] | None:
         """The arrays kept under this name, or None where there are none or they are damaged."""
-        path = self._folder / f"{identity}.npz"
         try:
-            return results.read_arrays(path) if path.exists() else None
+            return results.read_arrays(self._path(identity))
         except results.ResultsError:
             return None
 
@@ -46,13 +50,21 @@ class FolderStore:
         """Write the file, atomically."""
         del facts  # the arrays say it all
         self._folder.mkdir(parents=True, exist_ok=True)
-        results.write_arrays(self._folder / f"{identity}.npz", arrays)
+        results.write_arrays(self._path(identity), arrays)
+
+    def files(self, identity: str) -> list[Path]:
+        """The file of this name, readable or not, where there is one."""
+        return [path] if (path := self._path(identity)).exists() else []
+
+    def _path(self, identity: str) -> Path:
+        return self._folder / f"{identity}.npz"
 
 
 def identity(task: Any, config: Any, keys: Key, params: PyTree) -> str:
     """A name for a search: what is searched for and how, but not for how long, so that a longer one goes on.
 
-    A task counts by its class's name, its fields and its ``params``, not by its code.
+    A task counts by its class's name, its fields and its ``params``, not by its code. A field that names a file counts
+    by what the file holds if its metadata have ``read``, a function that reads the file.
     """
     plan = dataclasses.replace(config, generations=1, block=1, layout=None)
     digest = hashlib.sha256()
@@ -60,11 +72,16 @@ def identity(task: Any, config: Any, keys: Key, params: PyTree) -> str:
         digest.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
     fields: Any = content(task)
     if dataclasses.is_dataclass(task):  # arrays among its fields are in params, functions count by their code
-        fields = {field.name: content(getattr(task, field.name)) for field in dataclasses.fields(task)}
+        fields = {field.name: content(_value(task, field)) for field in dataclasses.fields(task)}
     whole = [type(task).__qualname__, fields, content(plan), content(jax.random.key_data(keys)), digest.hexdigest()]
     numbers = [str(jax.random.key_impl(keys)), str(jnp.result_type(float))]
     whole += [numbers] if numbers != ["threefry2x32", "float32"] else []  # the usual ones go without saying
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def _value(task: Any, field: dataclasses.Field) -> Any:
+    value, read = getattr(task, field.name), field.metadata.get("read")
+    return read(value) if read and value else value
 
 
 class Checkpoints:
@@ -78,7 +95,7 @@ class Checkpoints:
     def restore(self, like: PyTree) -> PyTree | None:
         """The later of the two, with the structure of ``like`` and its kinds of random keys.
 
-        None where there is none, or none with as many arrays.
+        None where there is none, or none with as many arrays. A warning tells of files that are of no use.
         """
         if self._store is None:
             return None
@@ -90,11 +107,23 @@ class Checkpoints:
             if arrays is not None and {*arrays} == {*names, "progress"}:
                 found[turn] = arrays
         if not found:
+            self._warn_of_useless_files()
             return None
         last = max(found, key=lambda turn: int(found[turn]["progress"]))
         self._turn = 1 - last
         kept = [_like(found[last][name], leaf) for name, leaf in zip(names, leaves, strict=True)]
         return jax.tree.unflatten(structure, kept)
+
+    def _warn_of_useless_files(self) -> None:
+        files_of = getattr(self._store, "files", None)
+        files = [file for turn in (0, 1) for file in files_of(f"{self._name}-{turn}")] if files_of else []
+        if files:
+            names = ", ".join(file.name for file in files)
+            warnings.warn(
+                f"no state of this search can be read in {str(files[0].parent)!r} ({names}: damaged, or with other "
+                "arrays than expected), so it starts anew",
+                stacklevel=5,  # where `nnjax.wann.search` was called, or on the host where it went on
+            )
 
     def keep(self, state: PyTree, progress: int) -> None:
         """Save a state; the one with the highest ``progress`` is restored."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ class Config:
       layout: how control tasks are cut up, (units, steps); None: what is fastest as a rule.
 
     Raises:
-      ValueError: a number out of range.
+      ValueError: a number out of range, or something else than a number, numbers or names where these are due.
     """
 
     population: int = 192
@@ -70,18 +71,22 @@ class Config:
         object.__setattr__(self, "migrate_every", _whole("migrate_every", self.migrate_every, 0))
         if self.migrate_every and 2 * self.migrants > self.population:
             raise ValueError(f"migrants={self.migrants} must be at most half of population={self.population}")
-        if not 0 <= self.enabled <= 1:
-            raise ValueError(f"enabled={self.enabled} must be a probability, between 0 and 1")
-        weights = np.asarray(self.shared_weights, float)
-        if weights.ndim != 1 or not len(weights) or not np.isfinite(weights).all():
-            raise ValueError(f"shared_weights={self.shared_weights} must be one or more finite numbers")
-        object.__setattr__(self, "shared_weights", tuple(weights.tolist()))
+        if not isinstance(self.enabled, numbers.Real) or not 0 <= self.enabled <= 1:
+            raise ValueError(f"enabled={self.enabled!r} must be a probability, between 0 and 1")
+        object.__setattr__(self, "shared_weights", _finite("shared_weights", self.shared_weights))
         if self.activations is not None:
-            object.__setattr__(self, "activations", tuple(self.activations))
+            names = _items(self.activations)
+            if not names or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"activations={self.activations!r} must be None or a tuple of names, such as "
+                                 "('tanh', 'relu')")  # fmt: skip
+            object.__setattr__(self, "activations", names)
+        if not isinstance(self.selection, Selection):
+            raise ValueError(f"selection={self.selection!r} must be a Selection, from nnjax.wann")
         if self.layout is not None:
-            if len(self.layout) != 2:
-                raise ValueError(f"layout={self.layout} must be two numbers, units and steps")
-            object.__setattr__(self, "layout", tuple(_whole("layout", value, 1) for value in self.layout))
+            cuts = _items(self.layout)
+            if len(cuts) != 2:
+                raise ValueError(f"layout={self.layout!r} must be two numbers, units and steps")
+            object.__setattr__(self, "layout", tuple(_whole("layout", value, 1) for value in cuts))
 
     def space(self, task: Any) -> Space:
         """Sizes and activations of the nets that a search for this task has.
@@ -93,6 +98,24 @@ class Config:
         if names is None:
             return Space(task.inputs, task.outputs, self.max_nodes, edges=self.edges)
         return Space(task.inputs, task.outputs, self.max_nodes, tuple(names), self.edges)
+
+
+def _items(value: Any) -> tuple:
+    """What a list or the like holds; nothing for what is none, a text among them."""
+    try:
+        return () if isinstance(value, str) else tuple(value)
+    except TypeError:
+        return ()
+
+
+def _finite(name: str, value: Any) -> tuple[float, ...]:
+    try:
+        found = np.asarray(value, float)
+    except (TypeError, ValueError):
+        found = np.zeros(0)
+    if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
+        raise ValueError(f"{name}={value!r} must be one or more finite numbers")
+    return tuple(found.tolist())
 
 
 def _whole(name: str, value: Any, least: int) -> int:

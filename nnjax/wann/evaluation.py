@@ -27,12 +27,18 @@ def space_of(genome: Genome | EdgeGenome, task: Any) -> Space:
     """The space of a net that was made for a task: its slots, the task's activations or those of Gaier and Ha (2019).
 
     Raises:
-      ValueError: the genome has too few slots for the task.
+      ValueError: the genome has too few slots for the task, or, where it is known, an activation that is none of these.
     """
     check_task(task)
     names = tuple(getattr(task, "activations", NAMES))
     edges = int(np.shape(genome.genes)[-1]) if isinstance(genome, EdgeGenome) else None
-    return Space(task.inputs, task.outputs, int(np.shape(genome.activations)[-1]), names, edges)
+    try:
+        space = Space(task.inputs, task.outputs, int(np.shape(genome.activations)[-1]), names, edges)
+    except ValueError as error:
+        raise ValueError(f"the genome does not fit task {type(task).__name__}: {error}") from None
+    default = f"those of {type(task).__name__} by default; pass space=, for a searched net its config.space(task)"
+    _check_codes(genome, space, default)
+    return space
 
 
 def evaluate(
@@ -51,7 +57,7 @@ def evaluate(
 
     Args:
       population: genomes with a leading axis (n,).
-      space: their sizes and activations, static.
+      space: their sizes and activations, static: of a search `Config.space`.
       task: a control or batch task, static.
       shared_weights: (W,).
       key: episode r, or batch of examples r, is drawn with ``split(key, repetitions)[r]`` for all nets and weights.
@@ -65,12 +71,14 @@ def evaluate(
 
     Raises:
       ValueError: the task is none, or one on the host (`nnjax.wann.tasks.gym` evaluates those); no weight, no
-        repetition; a population, or weights, of another space.
+        repetition; a population, or weights, of another space, as far as shapes tell and, of known arrays, codes of
+        activations. Of traced arrays codes that the space does not have are computed as some other activation.
     """
     _checked(task, space)
     if np.ndim(population.hidden) != 1 or not len(population.hidden):
         raise ValueError(f"hidden of shape {np.shape(population.hidden)} must be (n,): a population, not one genome")
     _check_shapes(population, space, weights)
+    _check_codes(population, space, "those of the space")
     if repetitions < 1:
         raise ValueError(f"repetitions={repetitions} must be at least 1")
     params = task.params if params is None else params
@@ -147,7 +155,8 @@ def returns(
       shared_weights: (W,); every one meets the same episodes.
       key: episode e is drawn with ``split(key, episodes)[e]``.
       episodes: how many; batches of examples for a batch task.
-      space: the net's sizes and activations; by default the task's, or the activations of Gaier and Ha (2019).
+      space: the net's sizes and activations; by default the task's, or the activations of Gaier and Ha (2019). A net of
+        a search with `Config.activations` needs ``config.space(task)``.
       weights: (N, N), for each connection one, which multiplies the shared one.
       params: the task's constants; by default its own.
 
@@ -156,7 +165,9 @@ def returns(
 
     Raises:
       ValueError: a population instead of one net, a net or weights of other sizes than the task needs, no episode, a
-        task on the host.
+        task on the host; of a known net, activations that the space does not have, and connections that it cannot have.
+        Nothing can tell those of a traced net, or activations of another space that have the same codes (from 10 on, as
+        those of `NAMES` are the same in all): the returns are then those of another net.
     """
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
@@ -245,7 +256,8 @@ def trajectory(
       params: the task's constants; by default its own.
 
     Raises:
-      ValueError: the task is no control task, or what `returns` raises.
+      ValueError: the task is no control task, or what `returns` raises; it can tell no more than that of a net that is
+        not of the space.
     """
     space = _space_of_one(genome, task, space, None)
     if check_task(task) != "control":
@@ -277,6 +289,16 @@ def _check_shapes(genome: Genome | EdgeGenome, space: Space, weights: Array | No
     for name, value, shape in found:
         if np.shape(value) != (*axes, *shape):
             raise ValueError(f"{name} of shape {np.shape(value)} must be {(*axes, *shape)} for max_nodes={n}")
+
+
+def _check_codes(genome: Genome | EdgeGenome, space: Space, whose: str) -> None:
+    """Make sure that codes, where known, are of the space: others would be computed as some other activation."""
+    if isinstance(genome.activations, jax.core.Tracer):
+        return
+    codes, last = np.asarray(genome.activations), len(space.table) - 1
+    wrong = codes[(codes < 0) | (codes > last)]
+    if len(wrong):
+        raise ValueError(f"activations hold the code {wrong[0]}; expected 0 to {last}, {whose}")
 
 
 def _checked(task: Any, space: Space) -> None:

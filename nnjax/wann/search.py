@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,9 @@ from nnjax.wann.genome import Genome, Space
 from nnjax.wann.rollout import Layout
 from nnjax.wann.tasks.task import check_task
 
+if TYPE_CHECKING:
+    from nnjax.wann.tasks.workers import Workers
+
 
 def search(
     task: Any,
@@ -46,6 +49,7 @@ def search(
     params: Any = None,
     checkpoint: str | Path | Store | None = None,
     progress: Progress | None = None,
+    workers: int | Workers | None = None,
 ) -> tuple[State, History]:
     """Search for nets that do a task with any weight that all their connections share (Gaier and Ha, 2019).
 
@@ -53,22 +57,31 @@ def search(
       task: a control or batch task, or one on the host (`nnjax.wann.tasks`).
       config: how the search goes.
       key: of one search, or (S,) of S searches, which then run as one program.
-      params: the task's constants; by default its own. A task on the host has none.
+      params: the task's constants; by default its own. A task on the host has none, and takes None alone.
       checkpoint: a folder, or a `Store`, where the search is kept after every block; one that is there already goes on
-        if it was made by the same task, config and key.
+        if it was made by the same task, config and key. A warning tells where none of its files can be read, and the
+        search starts anew.
       progress: called after every block with generations done and to do, and the `History` so far.
+      workers: for a task on the host, processes for the environments, or open `nnjax.wann.tasks.workers.Workers`; by
+        default as many as this process may use cores. Other tasks take None alone.
 
     Returns:
       `State`, whose population has been evaluated, and `History`.
 
     Raises:
-      ValueError: a task that is none, sizes that do not go together, no typed key, or a search at ``checkpoint`` that
-        has gone on for longer than ``config.generations``.
+      ValueError: a task that is none, sizes that do not go together, no typed key, ``params`` for a task on the host or
+        ``workers`` for another, or a search at ``checkpoint`` that has gone on for longer than ``config.generations``.
     """
     if check_task(task) == "host":
+        if params is not None:
+            raise ValueError(f"params={params!r} must be None for task {type(task).__name__}, which runs on the host "
+                             "and has no constants")  # fmt: skip
         from nnjax.wann.host_search import search_host
 
-        return search_host(task, config, key, checkpoint=checkpoint, progress=progress)
+        return search_host(task, config, key, checkpoint=checkpoint, progress=progress, workers=workers)
+    if workers is not None:
+        raise ValueError(f"workers={workers!r} must be None for task {type(task).__name__}, which does not run on the "
+                         "host")  # fmt: skip
     params = task.params if params is None else params
     space = config.space(task)
     groups = group_keys(key, config)

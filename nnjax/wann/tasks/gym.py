@@ -18,7 +18,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from nnjax.types import Array, Key
-from nnjax.wann.genome import NAMES, Genome, Space
+from nnjax.wann.edges import EdgeGenome
+from nnjax.wann.genome import NAMES, Genome, Space, check
 from nnjax.wann.phenotype import Programs, programs, run_instruction, shortened
 from nnjax.wann.tasks.lanes import LanePolicy, Policy, checked_seeds, converse, of_all_lanes, opened
 from nnjax.wann.tasks.latents import PIXELS, Latents, load_latents, principal_components
@@ -59,7 +60,8 @@ class GymTask:
       penalty: False takes away the walker's reward of -100 for falling, in whose place its last step earns what any
         other does, as in the search of Gaier and Ha (2019); True is the official reward. Other environments: True only.
       image: observations are the racer's frames, of which the net sees latents (or, without ``latents``, the pixels).
-      latents: file of `save_latents` with the encoder of the images.
+      latents: file of `save_latents` with the encoder of the images. Checkpoints of a search belong to what it holds,
+        wherever it lies.
       options: further arguments of ``gymnasium.make``, pairs of name and value.
       activations: by default, what hidden nodes may have.
 
@@ -77,7 +79,7 @@ class GymTask:
     actions: Bounds | None = None
     penalty: bool = True
     image: bool = False
-    latents: str | None = None
+    latents: str | None = dataclasses.field(default=None, metadata={"read": load_latents})
     options: tuple[tuple[str, Any], ...] = ()
     activations: tuple[str, ...] = NAMES
 
@@ -347,13 +349,15 @@ def evaluate_host(
       (P, W) float32; NaN where an output was NaN.
 
     Raises:
-      ValueError: a space of other sizes than the task; else as `GymTask.evaluate_lanes`.
+      ValueError: a space of other sizes than the task, or nets of another space; else as `GymTask.evaluate_lanes`.
     """
     if (space.inputs, space.outputs) != (task.inputs, task.outputs):
         raise ValueError(
             f"the space has {space.inputs} inputs and {space.outputs} outputs; {task.environment} has {task.inputs} "
             f"and {task.outputs}"
         )
+    if isinstance(population, Genome | EdgeGenome):  # a ``policy_of`` of one's own may take something else
+        check(population, space)
     return play_population(population, space, task, shared_weights, key, repetitions=repetitions, workers=workers,
                            window=window, policy_of=policy_of)[0]  # fmt: skip
 
