@@ -23,7 +23,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, Protocol
@@ -75,12 +75,9 @@ def main(module: str, argv: list[str] | None = None) -> int:
     Returns the exit code: 0 done, 2 a mistake named in one sentence. The study is imported by its name, so that its
     functions are called the same whether it is run as a script or imported.
     """
-    name = module.rpartition(".")[2]
-    try:
-        return _main(importlib.import_module(module), module, sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:  # before there was anything to resume
-        print(f"{name}: stopped", file=sys.stderr)
-        return 130
+    argv = sys.argv[1:] if argv is None else argv
+    with stoppable(shlex.join(["python", "-m", module, *argv])):
+        return _main(importlib.import_module(module), module, argv)
 
 
 def _main(study: ModuleType, module: str, argv: list[str]) -> int:
@@ -203,17 +200,23 @@ def _prepare_jax() -> None:
         jax.config.update("jax_num_cpu_devices", cores())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nnjax" / "compiled"
     try:
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        facts = cache.stat()
+        cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        cache.mkdir(exist_ok=True, mode=0o700)
+        # What can put another folder in its place can write to it as well.
+        if any(_others_write(folder) for folder in (cache, cache.parent)):
+            print(f"not using the compilation cache {cache}: others can write to it", file=sys.stderr)
+            return
     except OSError:
-        return
-    foreign = hasattr(os, "getuid") and facts.st_uid != os.getuid()
-    if foreign or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        print(f"not using the compilation cache {cache}: others can write to it", file=sys.stderr)
         return
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _others_write(folder: Path) -> bool:
+    facts = folder.stat()
+    foreign = hasattr(os, "getuid") and facts.st_uid != os.getuid()
+    return foreign or bool(facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 # The run
@@ -275,15 +278,18 @@ class _Job:
                     print((folder.path / "report.txt").read_text(), end="")
                     print(f"{folder.path} is complete: nothing was left to do")
                     return 0
-                return _Interruptible(lambda: self._fill(folder), self._say_how_to_resume).wait()
-        except (DataError, BadInput, results.ResultsError, MemoryError) as error:
+                return _beside(lambda: self._fill(folder))
+        except MemoryError as error:
+            return _fail(self.name, _short_of_memory(str(error)))
+        except (DataError, BadInput, results.ResultsError) as error:
             return _fail(self.name, str(error))
         except OSError as error:
             where = f" at {error.filename!r}" if error.filename else ""
             return _fail(self.name, f"{error.strerror or error}{where}; what was computed is kept, run again to resume")
-
-    def _say_how_to_resume(self) -> None:
-        print(f"\nstopped; what was finished is kept, this resumes it:\n  {self.command}", file=sys.stderr)
+        except RuntimeError as error:  # of which JAX's own is one
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            return _fail(self.name, _short_of_memory(""))
 
     def _fill(self, folder: Any) -> int:
         from nnjax import results
@@ -347,49 +353,70 @@ def _report(name: str, study: ModuleType, rows: Any, lines: list[str], seconds: 
     first = (study.__doc__ or name).strip().splitlines()[0]
     parts = [
         f"# {first}",
-        f"Made by `{command}`: {seconds['run']:.0f} s running (every chunk counted, also of interrupted runs), "
-        f"{seconds['compile']:.0f} s compiling.",
+        f"Made by {results.markdown_code(command)}: {seconds['run']:.0f} s running (every chunk counted, also of "
+        f"interrupted runs), {seconds['compile']:.0f} s compiling.",
         results.markdown_table(rows),
         *lines,
     ]
     return "\n\n".join(parts) + "\n"
 
 
-class _Interruptible:
-    """Work in a second thread, so that Ctrl-C and a polite kill are heard while compiled code runs."""
+def _short_of_memory(text: str) -> str:
+    advice = "what was computed is kept, run again with smaller sizes to go on with less"
+    return text if "width=" in text else f"out of memory{f' ({text})' if text else ''}; {advice}"
 
-    def __init__(self, work: Any, on_stop: Any):
-        self._work, self._on_stop = work, on_stop
-        self._outcome: Any = None
-        self._error: BaseException | None = None
 
-    def wait(self) -> int:
-        if threading.current_thread() is not threading.main_thread():
-            return self._work()
-        thread = threading.Thread(target=self._guarded, daemon=True)
-        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            thread.start()
-            while thread.is_alive():
-                thread.join(0.1)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        if self._error is not None:
-            raise self._error
-        return self._outcome
+# Stopping
 
-    def _guarded(self) -> None:
-        try:
-            self._outcome = self._work()
-        except BaseException as error:  # handed to the main thread
-            self._error = error
 
-    def _stop(self, number: int, frame: Any) -> NoReturn:
+@contextlib.contextmanager
+def stoppable(command: str) -> Iterator[None]:
+    """Within, Ctrl-C and a polite kill end the process at once and print ``command``, which resumes."""
+    before = hear_stop(command)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def hear_stop(command: str) -> dict[int, Any]:
+    """From now on SIGINT and SIGTERM end the process at once and print ``command``; returns the handlers before.
+
+    Only the main thread can hear signals; in another nothing is changed.
+    """
+
+    def stop(number: int, frame: Any) -> NoReturn:
         # Compiled code cannot be interrupted, but every finished chunk is on disk, complete or not at all.
         if sys.stderr.isatty():
             sys.stderr.write("\x1b[?25h")  # the progress bar hides the cursor
-        self._on_stop()
-        sys.stderr.flush()
-        sys.stdout.flush()
+        words = f"\nstopped; what was finished is kept, this resumes it:\n  {command}\n"
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), words.encode())
         os._exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+def _beside(work: Callable[[], int]) -> int:
+    """Work in a second thread, so that the main one hears signals while compiled code runs."""
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    outcome: list[int] = []
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # handed to the main thread
+            errors.append(error)
+
+    thread = threading.Thread(target=guarded, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+    if errors:
+        raise errors[0]
+    return outcome[0]

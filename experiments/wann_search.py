@@ -236,7 +236,9 @@ def _search(config: Config, fields: dict[str, Any]) -> wann.Config:
 
 
 _QUICK = Config()
-_STANDARD = replace(_QUICK, seeds=20, generations=256, training_generations=300, reference_seeds=20)
+_STANDARD = replace(
+    _QUICK, seed=2, seeds=12, generations=512, migrate_every=8, migrants=4, training_generations=300, reference_seeds=20
+)
 PRESETS = {
     "quick": _QUICK,
     "standard": _STANDARD,

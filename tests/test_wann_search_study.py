@@ -105,19 +105,25 @@ def test_every_preset_can_be_planned(preset):
 
 def test_presets_are_quicks_searches_beside_the_published_ones():
     quick, standard = (study.search_config(study.PRESETS[name], "swing_up") for name in ("quick", "standard"))
-    assert dataclasses.replace(standard, generations=quick.generations) == quick
-    assert study.PRESETS["standard"].seeds == study.PRESETS["standard"].reference_seeds == 20
+    assert dataclasses.replace(standard, generations=128, migrate_every=16, migrants=2) == quick
+    assert study.PRESETS["standard"].reference_seeds == 20
     assert study.references(study.PRESETS["quick"]) == {}
     large, small = study.references(study.PRESETS["standard"]).values()
     assert large == wann.Config()  # whose defaults are those of Gaier and Ha
+
+    def episodes(search):
+        each = search.repetitions * len(search.shared_weights)
+        return search.population * search.islands * search.generations * each
+
+    assert episodes(standard) == episodes(large) == 3 * episodes(small)
     assert (small.population, small.selection.tournament, small.selection.elite) == (64, 4, 0.05)
     assert dataclasses.replace(small, population=192, selection=large.selection) == large
     assert dataclasses.replace(small.selection, tournament=8, elite=0.2) == large.selection
     full = study.PRESETS["full"]
     assert study.search_config(full, "swing_up") == standard
     alone = study.replace(full, reference_seeds=0)
-    assert study.search_config(alone, "swing_up") == dataclasses.replace(large, migrants=2)
-    assert [study.seeds_of(config, "swing_up") for config in (full, alone)] == [20, 3]
+    assert study.search_config(alone, "swing_up") == dataclasses.replace(large, migrants=4)
+    assert [study.seeds_of(config, "swing_up") for config in (full, alone)] == [12, 3]
     walker = study.search_config(full, "biped")
     assert (walker.population, walker.generations, walker.repetitions, walker.enabled) == (480, 2048, 4, 0.25)
     assert (walker.selection.tournament, walker.islands, walker.shared_weights) == (16, 1, wann.SHARED_WEIGHTS)
@@ -126,7 +132,7 @@ def test_presets_are_quicks_searches_beside_the_published_ones():
     for name in ("pendulum", "acrobot", "xor", "digits"):  # of which nothing is published
         found = study.search_config(full, name)
         assert (found.islands, found.migrate_every, found.shared_weights, found.selection) == (
-            8, 16, study.DENSE, quick.selection,
+            8, 8, study.DENSE, quick.selection,
         )  # fmt: skip
     assert ("biped" in full.tasks) == (importlib.util.find_spec("gymnasium") is not None)
 
