@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib
 import io
@@ -67,6 +68,9 @@ class Options:
     """Print the plan with estimates of time, memory and disk, and stop."""
     force_new: bool = False
     """Where the folder belongs to another run, start a new one beside it."""
+    hosts: str | None = None
+    """Spread over several hosts: auto under Slurm, Open MPI or Kubernetes, else HOST:PORT,PROCESS/PROCESSES (host and
+    port of process 0, the number of this one from 0, and how many); the same command runs on all of them."""
 
 
 def main(module: str, argv: list[str] | None = None) -> int:
@@ -88,7 +92,13 @@ def _main(study: ModuleType, module: str, argv: list[str]) -> int:
         return _fail(name, str(error))
     _prepare_jax()
     job = _Job(study, module, options, config, argv)
-    return job.plan() if options.dry_run else job.run()
+    if options.dry_run:
+        return job.plan()
+    try:
+        _join_hosts(study, options.hosts)
+    except (ValueError, RuntimeError) as error:
+        return _fail(name, str(error))
+    return job.run()
 
 
 def _fail(name: str, sentence: str) -> int:
@@ -148,7 +158,7 @@ def _parse(study: ModuleType, module: str, argv: list[str]) -> tuple[Options, An
         if stop.code in (0, None):  # --help
             raise
         sentence = _first_sentence(captured.getvalue()).removeprefix("Error parsing study: ")
-        raise BadInput(sentence) from None
+        raise BadInput(_placed(sentence, argv)) from None
     except ValueError as error:  # what Config itself refuses
         raise BadInput(str(error)) from None
     return arguments.options, arguments.study
@@ -170,6 +180,17 @@ def _unknown(kind: str, value: str, known: list[str]) -> str:
     return f"unknown {kind} {value}{allowed}{'; ' + hint if hint else ''}"
 
 
+def _placed(sentence: str, argv: list[str]) -> str:
+    """A complaint of words that belong to no option, with the option that they follow."""
+    found = re.match(r"Unrecognized options: (.*)", sentence)
+    if not found:
+        return sentence
+    shown = found[1]
+    first = next((place for place, word in enumerate(argv) if shown.startswith(word) and word), len(argv))
+    before = [word.split("=")[0] for word in argv[:first] if word.startswith("--")]
+    return f"unrecognized {shown}{f' after {before[-1]}, which takes no further value' if before else ''}"
+
+
 def _value_of(option: str, argv: list[str]) -> str | None:
     for number, word in enumerate(argv):
         if word == option and number + 1 < len(argv):
@@ -184,7 +205,7 @@ def _first_sentence(box: str) -> str:
     lines = [line.strip("│| ") for line in box.splitlines()]
     rules = [place for place, line in enumerate(lines) if line.startswith(("─", "╭", "╰", "---"))]
     inner = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else []
-    return " ".join(inner) or "the options could not be read; --help lists them"
+    return " ".join(" ".join(inner).split()) or "the options could not be read; --help lists them"
 
 
 # The machine
@@ -217,6 +238,18 @@ def _others_write(folder: Path) -> bool:
     facts = folder.stat()
     foreign = hasattr(os, "getuid") and facts.st_uid != os.getuid()
     return foreign or bool(facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
+def _join_hosts(study: ModuleType, place: str | None) -> None:
+    """Connect with the processes on other hosts, where a place among them is given."""
+    from nnjax import hosts
+
+    place = place or os.environ.get(hosts.VARIABLE)
+    if not place:
+        return
+    if not hasattr(study, "sweeps"):
+        raise BadInput("this study runs on one host, on all of its devices; leave --hosts out")
+    hosts.connect(*hosts.parse(place))
 
 
 # The run
@@ -265,23 +298,21 @@ class _Job:
         return [plan(*call.args, **call.keywords) for call in self.study.sweeps(self.config).values()]
 
     def run(self) -> int:
-        """Fill the folder; what is done is not done again."""
-        from nnjax import results
+        """Fill the folder, of several hosts the first one; what is done is not done again."""
+        from nnjax import hosts, results
         from nnjax.data import DataError
 
         try:
             home = Path(self.study.__file__ or "").parent
             beside = [m for m in list(sys.modules.values()) if Path(getattr(m, "__file__", None) or "/").parent == home]
             identity = results.fingerprint(dataclasses.asdict(self.config), *sorted(beside, key=lambda m: m.__name__))
-            with results.Folder(self.out, identity, force_new=self.options.force_new) as folder:
-                if folder.complete:
-                    print((folder.path / "report.txt").read_text(), end="")
-                    print(f"{folder.path} is complete: nothing was left to do")
-                    return 0
-                return _beside(lambda: self._fill(folder))
+            hosts.same(json.dumps(identity, sort_keys=True), "the run")
+            part = self._follow if hosts.index() > 0 else functools.partial(self._lead, identity)
+            hosts.together(part)
+            return 0
         except MemoryError as error:
             return _fail(self.name, _short_of_memory(str(error)))
-        except (DataError, BadInput, results.ResultsError) as error:
+        except (DataError, BadInput, results.ResultsError, hosts.HostError) as error:
             return _fail(self.name, str(error))
         except OSError as error:
             where = f" at {error.filename!r}" if error.filename else ""
@@ -290,6 +321,31 @@ class _Job:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             return _fail(self.name, _short_of_memory(""))
+
+    def _lead(self, identity: Mapping[str, Any]) -> bytes:
+        from nnjax import hosts, results
+
+        with results.Folder(self.out, identity, force_new=self.options.force_new) as folder:
+            complete = folder.complete
+            hosts.together(lambda: b"" if complete else b"go")
+            if complete:
+                print((folder.path / "report.txt").read_text(), end="")
+                print(f"{folder.path} is complete: nothing was left to do")
+            else:
+                _beside(lambda: self._fill(folder))
+        return b""
+
+    def _follow(self) -> bytes:
+        """Compute this host's share of every sweep; the first host keeps and reports them."""
+        from nnjax import hosts
+
+        def share() -> int:
+            self.study.run(self.config)
+            return 0
+
+        if hosts.together(lambda: b"")[0] == b"go":
+            _beside(share)
+        return b""
 
     def _fill(self, folder: Any) -> int:
         from nnjax import results

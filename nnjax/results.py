@@ -20,7 +20,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -107,11 +107,18 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         # Opened here, for np.load leaves a truncated file open.
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            _check_ratio(sum(member.file_size for member in archive.zip.infolist()), os.fstat(file.fileno()).st_size)
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise ResultsError(f"there is no file {str(path)!r}") from None
     except Exception as error:  # zipfile, zlib, NumPy and the decoder each have their own
         raise ResultsError(f"{str(path)!r} is damaged or not an .npz of plain arrays ({_cause(error)})") from None
+
+
+def _check_ratio(unpacked: int, packed: int) -> None:
+    """Refuse a file that would unpack to far more than it is; those written here are not compressed."""
+    if unpacked > max(100 * packed, 2**24):
+        raise ValueError(f"{packed:,} bytes would unpack to {unpacked:,}")
 
 
 def _cause(error: Exception) -> str:
@@ -140,6 +147,7 @@ def read_tree(path: Path) -> xr.DataTree:
         raise ResultsError(f"there is no results file {str(path)!r}")
     try:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
+            _check_ratio(tree.nbytes, Path(path).stat().st_size)
             return tree.load()
     except Exception as error:
         raise ResultsError(f"{str(path)!r} is damaged or not a netCDF-4 file ({_cause(error)})") from None
@@ -252,9 +260,9 @@ class Folder:
         self._refuse_foreign()
         self._make()
         self._acquire()
-        for leftover in self.path.rglob(".*.tmp*"):  # of a killed owner: this process now holds the lock
-            leftover.unlink(missing_ok=True)
         try:
+            for leftover in self.path.rglob(".*.tmp*"):  # of a killed owner: this process now holds the lock
+                leftover.unlink(missing_ok=True)
             self._manifest = self._open_manifest()
         except BaseException:
             self.close()
@@ -289,9 +297,9 @@ class Folder:
     def _make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe.{os.getpid()}"
+            probe = self.path / f".probe.{os.getpid()}.tmp"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # the folder's owner may have swept it away
         except OSError as error:
             raise ResultsError(
                 f"the results folder {str(self.path)!r} cannot be written ({error.strerror or error}); "
@@ -306,7 +314,7 @@ class Folder:
             others = sorted(p.name for p in self.path.iterdir() if p.name != "lock" and not p.name.startswith("."))
         except OSError as error:
             raise ResultsError(f"{str(self.path)!r} cannot be read ({error.strerror or error})") from None
-        if others:
+        if others and not (self.path / "manifest.json").exists():  # it may have come into being meanwhile
             raise ResultsError(
                 f"{str(self.path)!r} holds files of something else ({', '.join(others[:3])}); "
                 "choose a new or empty folder with --out"
@@ -317,14 +325,20 @@ class Folder:
             import fcntl
         except ImportError:  # no such locks on this system: two runs on one folder are then up to the user
             return
-        lock = (self.path / "lock").open("a+")
+        try:  # not through a link, which could lead to any file of this user
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            lock = os.fdopen(os.open(self.path / "lock", flags, 0o666), "a+", errors="replace")
+        except OSError as error:
+            raise ResultsError(f"the results folder {str(self.path)!r} cannot be locked ({error.strerror})") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            owner = lock.read().strip() or "another process"
+        except BlockingIOError:
+            owner = _owner(lock)
             lock.close()
             raise ResultsError(f"the results folder {str(self.path)!r} is in use by {owner}") from None
+        except OSError as error:
+            lock.close()
+            raise ResultsError(f"the results folder {str(self.path)!r} cannot be locked ({error.strerror})") from None
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {platform.node()}\n")
         lock.flush()
@@ -339,12 +353,13 @@ class Folder:
         try:
             manifest = json.loads(path.read_text())
             recorded = manifest["identity"]
-            if not all(isinstance(manifest[name], dict) for name in ("files", "seconds")) or any(
-                not isinstance(entry["sha256"], str) for entry in manifest["files"].values()
-            ):
+            seconds = [*manifest["seconds"].values(), *(e.get("seconds", 0.0) for e in manifest["files"].values())]
+            if not all(isinstance(value, int | float) for value in seconds) or manifest["complete"] not in (0, 1):
                 raise TypeError
-            bool(manifest["complete"])
-        except (ValueError, KeyError, TypeError):
+            for name, entry in manifest["files"].items():
+                self._inside(name)
+                bytes.fromhex(entry["sha256"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ResultsError(f"{str(path)!r} is damaged; remove the folder or use --force-new") from None
         changes = list(_differences(recorded, self.identity))
         if changes:
@@ -400,13 +415,24 @@ class Folder:
     def _inside(name: str) -> str:
         return "/".join(checked_name(part) for part in name.split("/"))
 
+    def place(self, name: str) -> Path:
+        """Where a file of this folder lies; ``name`` may hold folders, each part as `checked_name`.
+
+        Raises:
+          ResultsError: a link on the way leads outside of the folder.
+        """
+        path = self.path / self._inside(name)
+        if not path.parent.resolve().is_relative_to(self.path.resolve()):
+            raise ResultsError(f"{str(path)!r} leads outside of the results folder, by a link; remove it")
+        return path
+
     def write(self, name: str, content: bytes) -> None:
         """Write and enter one file; ``name`` may hold folders (``figures/loss.png``), else as `checked_name`."""
-        self.enter(name, write_bytes(self.path / self._inside(name), content))
+        self.enter(name, write_bytes(self.place(name), content))
 
     def write_tree(self, name: str, tree: xr.DataTree) -> None:
         """Write and enter the labelled results."""
-        self.enter(name, write_tree(self.path / self._inside(name), tree))
+        self.enter(name, write_tree(self.place(name), tree))
 
     def write_figures(self, figures: Mapping[str, Figure]) -> None:
         """Write each figure as PNG and SVG and enter both."""
@@ -424,6 +450,30 @@ class Folder:
         self._save()
 
 
+def _owner(lock: TextIO) -> str:
+    """Who holds a lock, as it says itself; one that has only just taken it gets half a second to say so."""
+    for _ in range(10):
+        lock.seek(0)
+        words = lock.readline(200).split()
+        if len(words) > 1 and words[1].isdigit() and _lives(int(words[1]), words[-1]):
+            break
+        time.sleep(0.05)
+    return " ".join(words) or "another process"
+
+
+def _lives(process: int, host: str) -> bool:
+    """Whether a process may be alive; of those on other machines nothing is known."""
+    if host != platform.node():
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 class Store:
     """Finished chunks of one sweep; what `nnjax.sweep.sweep` takes as ``store``."""
 
@@ -434,7 +484,7 @@ class Store:
     def load(self, identity: str) -> dict[str, np.ndarray] | None:
         """The chunk's arrays, or None where it is not finished or is damaged (then it is set aside)."""
         name = f"{self._prefix}/{checked_name(identity)}.npz"
-        path = self._folder.path / name
+        path = self._folder.place(name)
         if self._folder.verified(name):
             return read_arrays(path)
         if path.exists():
@@ -448,7 +498,7 @@ class Store:
     def save(self, identity: str, arrays: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Write one chunk and enter it with ``facts`` about it (lanes, seconds)."""
         name = f"{self._prefix}/{checked_name(identity)}.npz"
-        self._folder.enter(name, write_arrays(self._folder.path / name, arrays), **facts)
+        self._folder.enter(name, write_arrays(self._folder.place(name), arrays), **facts)
 
 
 def checked_name(name: str) -> str:
@@ -462,13 +512,23 @@ def checked_name(name: str) -> str:
 
 
 def markdown_table(rows: Iterable[Row]) -> str:
-    """The rows as a Markdown table."""
+    """The rows as a Markdown table; what looks like HTML in a cell is shown, not obeyed."""
     header = [field.capitalize() for field in Row._fields]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += [
-        "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
-    ]
+    lines += ["| " + " | ".join(_cell(str(cell)) for cell in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    flat = " ".join(text.splitlines()).replace("|", "\\|")
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", flat)
+
+
+def markdown_code(text: str) -> str:
+    """Text as a Markdown code span, whatever it holds: the marks round it are longer than any in it."""
+    marks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{marks}{space}{' '.join(text.split())}{space}{marks}"
 
 
 def print_rows(rows: Iterable[Row], title: str, file: Any = None, width: int | None = None) -> None:

@@ -39,14 +39,17 @@ def load(path: str | Path) -> Saved:
     arrays = results.read_arrays(Path(path))
     if "info" not in arrays:
         raise results.ResultsError(f"{str(path)!r} is not a model written by nnjax.train.save")
-    info = json.loads(str(arrays.pop("info")))
-    trees: dict[str, dict] = {"params": {}, "stats": {}}
-    for name, value in arrays.items():
-        *parents, leaf = name.split("/")
-        node: dict = trees
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
+    try:
+        info = json.loads(str(arrays.pop("info")))
+        trees: dict[str, dict] = {"params": {}, "stats": {}}
+        for name, value in arrays.items():
+            *parents, leaf = name.split("/")
+            node: dict = trees
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[leaf] = value
+    except (ValueError, AttributeError, IndexError, TypeError, RecursionError):
+        raise results.ResultsError(f"{str(path)!r} is damaged: its names or facts are no model's") from None
     return Saved(trees["params"], trees["stats"], info)
 
 

@@ -180,6 +180,12 @@ class _CappedDownload:
             headers = {"Accept-Encoding": "identity"}
             with session.get(url, stream=True, timeout=_TIMEOUT, headers=headers) as response:
                 response.raise_for_status()
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    # Unpacked on the way, a few bytes could become any number before one of them is counted.
+                    raise DataError(
+                        f"{self.source} was not downloaded: {self.source.url} sent it compressed though asked not to; "
+                        "try again later"
+                    )
                 self._write(response.iter_content(_CHUNK_BYTES), output_file)
 
     def _write(self, chunks: Iterable[bytes], output_file: str) -> None:

@@ -1,0 +1,106 @@
+"""Chunks that are harmed behind the program's back: seen, set aside, and they alone computed again."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.faults import folders
+from tests.faults.bench import Bench, Case, Row, each, remove
+from tests.faults.studies import Study
+
+KINDS = ("flip", "truncate", "empty", "swap", "grow")
+
+
+def harm(rng: random.Random, kind: str, chunks: list[Path]) -> list[Path]:
+    """Harm one of the chunks, or swap two where two are not equal; returns those that are no longer what they were."""
+    path = rng.choice(chunks)
+    content = path.read_bytes()
+    others = [other for other in chunks if other != path and other.read_bytes() != content]
+    if kind == "swap" and others:
+        other = rng.choice(others)
+        path.write_bytes(other.read_bytes())
+        other.write_bytes(content)
+        return [path, other]
+    if kind in ("flip", "swap"):
+        changed = bytearray(content)
+        changed[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(bytes(changed))
+    elif kind == "truncate":
+        path.write_bytes(content[: rng.randrange(1, len(content))])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    else:
+        path.write_bytes(content + bytes(rng.randrange(1, 100)))
+    return [path]
+
+
+def chunks_of(folder: Path) -> list[Path]:
+    """Finished chunks of a run."""
+    return sorted(p for p in (folder / "chunks").rglob("*.npz") if not p.name.startswith("."))
+
+
+def harmed(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) -> Iterator[Case]:
+    """Each case: a run with every chunk done and nothing after, one chunk harmed (or two swapped), then resumed."""
+    whole, place = bench.oracle(study), bench.place("damage", study)
+    ready = place / "ready"
+    if len(done) < len(numbers):
+        _make_ready(bench, study, ready)
+
+    def case(number: int) -> str:
+        rng, out = bench.rng("damage", study, number), place / str(number)
+        remove(out)
+        shutil.copytree(ready, out)
+        chunks = chunks_of(out)
+        before = {path: path.stat().st_ino for path in chunks}
+        bad = harm(rng, KINDS[number % len(KINDS)], chunks)
+        contents = {path: path.read_bytes() for path in bad}
+        wrong = bench.finish(study, out)
+        if wrong:
+            return wrong
+        for path in bad:
+            aside = list(path.parent.glob(f"{path.name}.damaged-*"))
+            if [p.read_bytes() for p in aside] != [contents[path]]:
+                return f"{path.name} was not set aside as it was, but {len(aside)} files"
+        others = len(list(out.rglob("*.damaged-*"))) - len(bad)
+        if others:
+            return f"{others} chunks were set aside that were sound"
+        timed = [p for p in chunks if p.relative_to(out).as_posix() not in whole.files]
+        rewritten = [p.name for p in chunks if p not in bad and p not in timed and p.stat().st_ino != before[p]]
+        if rewritten and not _depends(study, bad):
+            return f"computed again though sound: {', '.join(rewritten)}"
+        remove(out)
+        return ""
+
+    yield from each(numbers, done, case)
+
+
+def _depends(study: Study, bad: list[Path]) -> bool:
+    # A search whose last state is harmed goes on from the state before it, and saves both as it comes by.
+    return any(path.stem.rpartition("-")[2] in ("0", "1") for path in bad)
+
+
+def _make_ready(bench: Bench, study: Study, ready: Path) -> None:
+    """A folder as a kill leaves it after the last chunk: stop at the first event that is no chunk's."""
+    whole = bench.oracle(study)
+    remove(ready)
+    covered = ready.with_name("covered")
+    events = list(whole.events)
+    first = next(place for place, event in enumerate(events) if "results.nc" in event)
+    covered.write_text("\n".join(sorted(set(events[:first]))) + "\n")
+    ended = bench.start(study, ready, {"root": str(ready), "kill": True, "covered": str(covered)}).wait()
+    if ended.code != -signal.SIGKILL:
+        raise RuntimeError(f"{study.name} could not be stopped after its chunks: {ended.code} {ended.said()}")
+    if wrong := folders.torn(ready, whole):
+        raise RuntimeError(wrong)
+    for leftover in ready.rglob(".*.tmp*"):
+        leftover.unlink()
+
+
+ROWS = [
+    Row("damage", "bit flip, truncation, empty, longer or swapped chunk",
+        "all detected, set aside, only that chunk recomputed, the same hashes", 20, 500, harmed),
+]  # fmt: skip
