@@ -19,6 +19,7 @@ import numpy as np
 import threadpoolctl
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from nnjax import hosts
 from nnjax.monitor import Monitor
 from nnjax.types import Array, Key, PyTree
 
@@ -98,11 +99,12 @@ class Work:
     """What an executor calls: ``work(chunk) -> {name: (lanes, ...)}``, for any chunk of one program.
 
     It can be pickled (where ``run`` and ``data`` can) and sent to another process, which compiles the program for
-    its own devices at the first chunk. `sweep` makes it.
+    its own devices (the first ``devices`` of them) at the first chunk. `sweep` makes it. Where several hosts are
+    connected (`nnjax.hosts`), all call it with the same chunk, each computes its share, and all get the whole.
     """
 
-    def __init__(self, run: Run, key: Key, data: PyTree, *, seeded: bool, side: int, float64: bool):
-        self.run, self.seeded, self.side, self.float64 = run, seeded, side, float64
+    def __init__(self, run: Run, key: Key, data: PyTree, *, seeded: bool, side: int, devices: int, float64: bool):
+        self.run, self.seeded, self.side, self.devices, self.float64 = run, seeded, side, devices, float64
         self.key_data, self.impl = np.asarray(jax.random.key_data(key)), str(jax.random.key_impl(key))
         self.data = jax.tree.map(np.asarray, data)
         self.monitor: Monitor | None = None
@@ -119,23 +121,28 @@ class Work:
                 self.compile(chunk)
             start = time.perf_counter()
             program, place = self._compiled
-            try:
-                with _one_blas_thread_a_device(place.mesh.size):
-                    metrics = jax.device_get(program(self._columns(chunk, place), *self._placed(place)))
-            except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                raise MemoryError(
-                    f"out of memory with {self.side} lanes side by side; pass width={max(1, self.side // 4)} to sweep"
-                ) from error
+            metrics = hosts.rows(lambda: self._share(program, chunk, place))
         self.seconds = time.perf_counter() - start
         if self.monitor:
             self.monitor.spend("run", self.seconds)
-        return {name: np.asarray(value)[: len(chunk.positions)] for name, value in metrics.items()}
+        return {name: value[: len(chunk.positions)] for name, value in metrics.items()}
+
+    def _share(self, program: Any, chunk: Chunk, place: NamedSharding) -> dict[str, np.ndarray]:
+        """Results of the lanes on this process's devices."""
+        try:
+            with _one_blas_thread_a_device(place.mesh.size):
+                metrics = program(self._columns(chunk, place), *self._placed(place))
+                return {name: hosts.own_rows(value) for name, value in metrics.items()}
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise MemoryError(
+                f"out of memory with {self.side} lanes side by side; pass width={max(1, self.side // 4)} to sweep"
+            ) from error
 
     def compile(self, chunk: Chunk) -> int:
         """Compile for chunks like this one; returns the bytes that it will use on a device."""
-        devices = jax.local_devices()
+        devices = hosts.devices()[: self.devices]
         lanes = len(next(iter(chunk.lanes.values())))
         used = max(d for d in range(1, len(devices) + 1) if lanes % d == 0)
         mesh = Mesh(np.array(devices[:used]), ("lanes",))
@@ -168,10 +175,10 @@ class Work:
         return jax.shard_map(lanes, mesh=mesh, in_specs=(here, whole, whole), out_specs=here, check_vma=False)
 
     def _columns(self, chunk: Chunk, place: NamedSharding) -> dict[str, Array]:
-        return {name: jax.device_put(column(values), place) for name, values in chunk.lanes.items()}
+        return {name: hosts.put(column(values), place) for name, values in chunk.lanes.items()}
 
     def _placed(self, place: NamedSharding) -> tuple[Array, PyTree]:
-        return jax.device_put((self.key_data, self.data), NamedSharding(place.mesh, PartitionSpec()))
+        return hosts.put((self.key_data, self.data), NamedSharding(place.mesh, PartitionSpec()))
 
 
 def _one_blas_thread_a_device(devices: int) -> contextlib.AbstractContextManager:

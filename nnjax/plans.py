@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnjax import estimate
+from nnjax import estimate, hosts
 from nnjax.chunks import NO_AXIS, Run, bind, column, double_precision, plain
 from nnjax.types import Key, PyTree
 
@@ -228,9 +228,10 @@ def _plan(
     memory_budget: int | None,
 ) -> Plan:
     padded = grid.padded
-    devices = jax.local_devices()
+    devices = hosts.devices()
+    here = jax.local_devices()
     width = width or _default_width(devices)
-    budget = memory_budget or default_budget(devices)
+    budget = memory_budget or default_budget(here)
     constants = estimate.machine(devices[0].platform)
     programs = []
     for fixed in grid.combinations():
@@ -263,6 +264,6 @@ def _plan(
         width=width,
         compile_seconds=constants.compile_seconds * len(programs),
         run_seconds=sum(p.lane_seconds * len(p.positions) for p in programs) / len(devices),
-        memory_bytes=width * len(devices) * most,
+        memory_bytes=width * len(here) * most,
         result_bytes=sum(p.result_bytes * len(p.positions) for p in programs),
     )

@@ -4,7 +4,7 @@
 sorts every axis into one of three kinds:
 
 * *traced* (default): numbers that only enter the arithmetic. All lanes share a program; they are computed
-  side by side (`jax.vmap`), one after another (`jax.lax.map`) and on all local devices (`jax.shard_map`).
+  side by side (`jax.vmap`), one after another (`jax.lax.map`) and on all devices (`jax.shard_map`).
 * *static*: values that shape the program (a depth, a number of samples). One program a value.
 * *padded*: a size that may share a program with larger ones. ``run`` gets the allocated size as a static
   keyword and the lane's own size in ``hparams``, and must give the same numbers for any allocation that is
@@ -14,10 +14,14 @@ Lanes are cut into `Chunk`s: independent, serialisable pieces of work that are s
 a killed sweep resumes. The axis named ``seed`` alone selects a lane's key, ``fold_in(key, seed)``: lanes that
 differ in other axes see the same random numbers (common random numbers), and adding values to an axis leaves
 the other lanes' results as they were.
+
+The devices are all of this process's or, where several hosts are connected (`nnjax.hosts`), all of theirs. Chunks can
+also be sent to other machines by an ``executor`` (`nnjax.cluster`).
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -29,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import jax
 import numpy as np
 
-from nnjax import estimate
+from nnjax import estimate, hosts
 from nnjax.chunks import Chunk, Run, Work, content, double_precision
 from nnjax.monitor import Monitor
 from nnjax.plans import STRATEGIES, Grid, Plan, Program, default_budget, plan
@@ -158,13 +162,13 @@ def sweep(
       width: lanes side by side on one device; default 8 on CPU, up to 1024 on GPU and TPU. Always 1 for runs that
         decompose matrices on several CPU devices, which would wait for each other for ever side by side.
       memory_budget: bytes that one chunk may use on one device; default half of the machine's memory over
-        its devices, or 80 % of a GPU's. Wider programs are halved until they fit.
+        its devices, or 80 % of a GPU's (the least of all hosts). Wider programs are halved until they fit.
       float64: `jax.enable_x64` round this sweep alone: what has no dtype of its own is double. (Flax modules keep
         float32 parameters unless their ``param_dtype`` says otherwise.)
       chunk_seconds: predicted length of a chunk, s: what a kill can lose.
       dims: names of the run's own dimensions by result, e.g. ``{"error": ("step",)}``.
       coords: coordinates of those dimensions.
-      store: keeps finished chunks; a chunk found there is not computed.
+      store: keeps finished chunks; a chunk found there is not computed. Of several hosts the first one's alone counts.
       monitor: told of progress and times.
       executor: ``(work, chunks) -> iterable of (chunk, arrays)``; default one after the other here.
 
@@ -174,27 +178,33 @@ def sweep(
       touch no other.
 
     Raises:
-      ValueError: see `plan`; or ``run`` gives different shapes at different static values.
+      ValueError: see `plan`; or ``run`` gives different shapes at different static values; or several hosts are given
+        an executor.
       MemoryError: one lane alone does not fit.
+      nnjax.hosts.HostError: another host failed, is gone, or calls another sweep.
     """
     monitor = monitor or Monitor()
+    if hosts.count() > 1 and executor is not serial:
+        raise ValueError("executor must be left out where several hosts are connected: they share every chunk already")
     with jax.enable_x64(float64 or double_precision()):
+        devices = hosts.devices()
+        identity = _identity(name, run, key, data, devices)
+        asked = [identity, content(axes), static, padded, strategy, width, memory_budget, chunk_seconds]
+        hosts.same(json.dumps(asked, default=str), f"sweep {name!r}")
+        budget = memory_budget or _budget()
         blueprint = plan(
             run, axes, key=key, data=data, name=name, static=static, padded=padded, strategy=strategy, width=width,
-            memory_budget=memory_budget,
+            memory_budget=budget,
         )  # fmt: skip
         grid = Grid(axes, static, padded)
-        devices = jax.local_devices()
 
         def make_work(side: int) -> Work:
-            work = Work(run, key, data, seeded="seed" in grid.axes, side=side, float64=double_precision())
+            seeded, double = "seed" in grid.axes, double_precision()
+            work = Work(run, key, data, seeded=seeded, side=side, devices=len(devices), float64=double)
             work.monitor = monitor
             return work
 
-        session = _Session(
-            _identity(name, run, key, data, devices), make_work, len(devices),
-            memory_budget or default_budget(devices), chunk_seconds, store, monitor, executor,
-        )  # fmt: skip
+        session = _Session(identity, make_work, len(devices), budget, chunk_seconds, store, monitor, executor)
         _check_results(blueprint, dims or {}, coords or {}, tuple(grid.axes))
         monitor.begin(name, blueprint.run_seconds + blueprint.compile_seconds)
         collected: dict[str, np.ndarray] = {}
@@ -206,6 +216,14 @@ def sweep(
         collected["diverged"] = _diverged(collected)
     monitor.count("diverged", int(collected["diverged"].sum()))
     return _label(collected, grid, blueprint, dims or {}, coords or {})
+
+
+def _budget() -> int:
+    """Bytes that one chunk may use on one device: what suits the least of all hosts."""
+    here = default_budget(jax.local_devices())
+    if jax.default_backend() == "cpu":  # one memory for all processes of a machine
+        here //= hosts.sharing()
+    return hosts.least(lambda: here)
 
 
 def _check_results(
@@ -265,22 +283,36 @@ class _Session:
     monitor: Monitor
     executor: Executor
 
+    def load(self, chunk: Chunk) -> dict[str, np.ndarray] | None:
+        """A finished chunk's arrays, the same on all hosts, or None."""
+        return hosts.first(lambda: self.store.load(chunk.identity) if self.store else None)
+
+    def save(self, chunk: Chunk, arrays: Mapping[str, Any], seconds: float) -> None:
+        """Keep a finished chunk; the first host does."""
+
+        def save() -> None:
+            if self.store:
+                facts = {"lanes": len(chunk.positions), "static": chunk.static, "seconds": seconds}
+                self.store.save(chunk.identity, arrays, facts)
+
+        hosts.first(save)
+
 
 def _run_program(program: Program, width: int, session: _Session) -> Iterator[tuple[Chunk, dict[str, np.ndarray]]]:
     """Every chunk of one program: from the store, or computed and stored; narrower where memory is short."""
-    store, monitor = session.store, session.monitor
+    monitor = session.monitor
     share = program.lane_seconds / session.devices
     while True:
         side, rounds = _layout(
             len(program.positions), session.devices, width, program.lane_seconds, session.chunk_seconds
         )
         chunks = _cut(program, side * rounds * session.devices, session.identity)
-        stored = {c.identity: store.load(c.identity) if store else None for c in chunks}
+        stored = {c.identity: session.load(c) for c in chunks}
         missing = [c for c in chunks if stored[c.identity] is None]
         if not missing:
             break
         work = session.make_work(side)
-        needed = work.compile(missing[0])
+        needed = hosts.most(functools.partial(work.compile, missing[0]))
         if needed <= session.budget:
             break
         if side == 1:
@@ -299,9 +331,7 @@ def _run_program(program: Program, width: int, session: _Session) -> Iterator[tu
     if not missing:
         return
     for chunk, arrays in session.executor(work, missing):
-        if store:
-            facts = {"lanes": len(chunk.positions), "static": chunk.static, "seconds": work.seconds}
-            store.save(chunk.identity, arrays, facts)
+        session.save(chunk, arrays, work.seconds)
         monitor.count("chunks")
         monitor.advance(share * len(chunk.positions))
         yield chunk, arrays

@@ -418,6 +418,44 @@ def test_one_two_and_four_devices_agree():
         np.testing.assert_allclose(other, outputs[0], rtol=1e-5, atol=1e-5)
 
 
+def test_gpus_are_taken_wide_and_filled_to_four_fifths(monkeypatch):
+    def gpus(memory):
+        kind = {"platform": "gpu", "device_kind": "card", "process_index": 0}
+        kind["memory_stats"] = lambda self: {"bytes_limit": memory}
+        made = [type("Gpu", (), {**kind, "id": number})() for number in (0, 1)]
+        monkeypatch.setattr(jax, "devices", lambda: made)
+        monkeypatch.setattr(jax, "local_devices", lambda: made)
+
+    def run(key, hparams, data):
+        return {"sum": jax.random.normal(key, (1000,)).sum()}
+
+    axes = {"seed": range(5000)}
+    gpus(2**40)
+    wide = plan(run, axes, key=KEY)
+    assert (wide.devices, wide.width) == (2, 1024)
+    assert wide.run_seconds < plan(run, axes, key=KEY, width=1).run_seconds / 2
+    gpus(10**6)
+    assert plan(run, axes, key=KEY).width == 800_000 // wide.programs[0].lane_bytes < 1024
+    assert plan(run, axes, key=KEY, memory_budget=2 * wide.programs[0].lane_bytes).width == 2
+
+
+@pytest.mark.slow
+def test_a_real_gpu_is_taken_and_agrees():
+    def start(**environment):
+        kept = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+        code = "import jax; print(jax.default_backend())\n" + textwrap.dedent(SCRIPT)
+        return subprocess.run(
+            [sys.executable, "-c", code, "1"], text=True, capture_output=True, check=True, timeout=300,
+            env={**kept, **environment},
+        ).stdout.split()  # fmt: skip
+
+    backend, _, *found = start()
+    if backend != "gpu":
+        pytest.skip("needs a GPU")
+    _, _, *expected = start(JAX_PLATFORMS="cpu")
+    np.testing.assert_allclose(np.array(found, float), np.array(expected, float), rtol=1e-4, atol=1e-4)
+
+
 def test_decompositions_on_several_devices_run_one_after_another_and_end():
     # Side by side these wait for each other for ever.
     code = """
