@@ -123,7 +123,7 @@ def reliability(name: str, worth: xr.Dataset) -> Figure:
             label = "published" if goal.source == SOURCE else "goal"
             ax.axhline(goal.least, color="black", linestyle="--", linewidth=1)
             ax.annotate(f"{label}: {goal.least:g}", (1, goal.least), xycoords=("axes fraction", "data"), fontsize=7,
-                        xytext=(-2, 2), textcoords="offset points", ha="right",
+                        xytext=(-2, 2), textcoords="offset points", ha="right", zorder=0.5,
                         bbox={"color": "white", "alpha": 0.7, "pad": 0.5})  # fmt: skip
             ax.set_ylim(top=max(ax.get_ylim()[1], 1.08 * goal.least))
         if quantity == "upright":

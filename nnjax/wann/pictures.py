@@ -166,7 +166,7 @@ def draw_behavior(
       dt: length of a step, s; time is in steps by default.
       limit: where ``x`` ends an episode, m, as dashed lines; None for none.
       action_limit: actions are drawn as far as this to both sides, as the task clips them. Where a single one flips so
-        often that it is a solid band, the mean of the last 20 steps is drawn over it.
+        often that it is a solid band, its mean over 40 steps (Hann window) is drawn over it.
 
     Raises:
       ValueError: a part of no such name, arrays of unequal length, or another number of axes.
@@ -223,8 +223,8 @@ def _part(panel: Axes, time: np.ndarray, name: str, values: np.ndarray, limit: f
                            va="center", fontsize=7)  # fmt: skip
 
 
-_SMOOTHED = 20
-"""Steps that the mean of an action is of where the action itself is a solid band."""
+_SMOOTHED = 40
+"""Steps that the weighted mean of an action is of where the action itself is a solid band."""
 
 
 def _actions(panel: Axes, time: np.ndarray, actions: np.ndarray, limit: float) -> None:
@@ -234,11 +234,15 @@ def _actions(panel: Axes, time: np.ndarray, actions: np.ndarray, limit: float) -
         flips = len(action) > _SMOOTHED and (np.abs(np.diff(action)) > limit).mean() > 0.1
         color = None if several else COLORS[2]
         width, alpha = (0.4, 0.35) if flips and not several else (0.9, 1)
-        panel.plot(time, action, linewidth=width, alpha=alpha, label=f"action {number}", color=color)
+        label = f"action {number}" if several else "action"
+        panel.plot(time, action, linewidth=width, alpha=alpha, label=label, color=color)
         if flips and not several:
-            mean = np.convolve(action, np.full(_SMOOTHED, 1 / _SMOOTHED), "valid")
-            panel.plot(time[_SMOOTHED - 1 :], mean, color="black", linewidth=1, label=f"mean of {_SMOOTHED} steps")
-            panel.legend(loc="lower right", bbox_to_anchor=(1, 0.98), borderaxespad=0)
+            # A window with soft ends: a plain mean would ripple with the flips that it cuts off.
+            window = np.hanning(_SMOOTHED + 2)[1:-1]
+            mean = np.convolve(action, window / window.sum(), "valid")
+            middle = time[_SMOOTHED // 2 :][: len(mean)]
+            panel.plot(middle, mean, color="black", linewidth=1, label=f"smoothed over {_SMOOTHED} steps")
+            panel.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, borderaxespad=0)
     if several:
         panel.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=4, borderaxespad=0)
     panel.set(ylabel="action", ylim=(-1.1 * limit, 1.1 * limit))
