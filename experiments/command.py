@@ -357,7 +357,17 @@ class _Job:
             tree = self.study.run(self.config, store=folder.store, monitor=monitor)
         folder.write_tree("results.nc", tree)
         tree = results.read_tree(folder.path / "results.nc")
-        folder.write_figures(self.study.plot(tree))
+        diverged = _diverged(tree)
+        lines = [
+            *(f"{count} of {lanes} lanes of {group} diverged" for group, (count, lanes) in diverged.items() if count)
+        ]
+        try:
+            folder.write_figures(self.study.plot(tree))
+        except Exception as error:
+            if not lines or isinstance(error, OSError | MemoryError):
+                raise
+            # Where lanes have diverged there may be nothing to draw; the report is made all the same.
+            lines.append(f"figures are missing, for what is left of the lanes cannot be drawn ({error})")
         for name, content in getattr(self.study, "files", lambda tree: {})(tree).items():
             folder.write(name, content)
         rows = self.study.report(tree)
@@ -365,15 +375,11 @@ class _Job:
         spent = {"compile": monitor.seconds["compile"], "run": monitor.seconds["run"]}
         folder.add_seconds({"compile": spent["compile"], "total": total})
         seconds = folder.seconds
-        diverged = _diverged(tree)
         made = results.provenance() | {
             "command": self.command, "seed": getattr(self.config, "seed", None), "seconds": seconds,
             "chunks": dict(monitor.counts), "diverged": diverged, "results": results.digest(tree),
         }  # fmt: skip
         folder.write("provenance.json", _json(made))
-        lines = [
-            *(f"{count} of {lanes} lanes of {group} diverged" for group, (count, lanes) in diverged.items() if count)
-        ]
         folder.write("report.md", _report(self.name, self.study, rows, lines, seconds, self.command).encode())
         text = io.StringIO()
         results.print_rows(rows, f"{self.name}, {self.options.preset}", text, width=120)

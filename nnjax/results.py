@@ -435,13 +435,16 @@ class Folder:
         self.enter(name, write_tree(self.place(name), tree))
 
     def write_figures(self, figures: Mapping[str, Figure]) -> None:
-        """Write each figure as PNG and SVG and enter both."""
+        """Write each figure as PNG and SVG and enter both; equal figures give equal bytes."""
+        import matplotlib as mpl
+
         for name, figure in figures.items():
             for kind in ("png", "svg"):
                 buffer = io.BytesIO()
-                # Neither kind may carry a date, or equal figures would differ.
+                # Neither kind may carry a date, nor an SVG names drawn by chance.
                 metadata = {"Date": None} if kind == "svg" else {"Software": None}
-                figure.savefig(buffer, format=kind, metadata=metadata)
+                with mpl.rc_context({"svg.hashsalt": "nnjax"}):
+                    figure.savefig(buffer, format=kind, metadata=metadata)
                 self.write(f"figures/{checked_name(name)}.{kind}", buffer.getvalue())
 
     def finish(self) -> None:

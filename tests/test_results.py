@@ -527,9 +527,10 @@ def test_figures_are_written_twice_with_equal_bytes(tmp_path):
 
     contents = []
     for run in ("a", "b"):
-        with plotting.style(), Folder(tmp_path / run, IDENTITY) as folder:
-            figure, axes = plotting.figure()
-            plotting.band(axes[0, 0], [1, 2, 3], np.arange(6.0).reshape(2, 3), label="test")
+        with Folder(tmp_path / run, IDENTITY) as folder:
+            with plotting.style():
+                figure, axes = plotting.figure()
+                plotting.band(axes[0, 0], [1, 2, 3], np.arange(6.0).reshape(2, 3), label="test")
             folder.write_figures({"loss": figure})
             assert names(folder.path / "figures") == ["loss.png", "loss.svg"]
             assert folder.verified("figures/loss.png")

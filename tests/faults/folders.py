@@ -120,6 +120,8 @@ def _sound(path: Path, content: bytes) -> bool:
             results.read_arrays(path)
         elif path.suffix in (".md", ".txt"):
             return content.endswith(b"\n")
+        elif path.suffix == ".svg":
+            return content.endswith(b"</svg>\n")
         else:
             return False
     except (ValueError, OSError):
