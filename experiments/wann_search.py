@@ -237,8 +237,9 @@ def _search(config: Config, fields: dict[str, Any]) -> wann.Config:
 
 _QUICK = Config()
 _STANDARD = replace(
-    _QUICK, seed=2, seeds=12, generations=512, migrate_every=8, migrants=4, training_generations=1500, reference_seeds=20
-)
+    _QUICK, seed=2, seeds=12, generations=512, migrate_every=8, migrants=4, training_generations=1500,
+    reference_seeds=20,
+)  # fmt: skip
 PRESETS = {
     "quick": _QUICK,
     "standard": _STANDARD,
