@@ -46,7 +46,6 @@ import contextlib
 import functools
 import importlib
 import os
-import re
 import threading
 from collections.abc import Iterator, Sequence
 from types import ModuleType
@@ -57,11 +56,11 @@ import numpy as np
 
 from nnjax import results
 from nnjax.chunks import Chunk, Work
+from nnjax.hosts import LOOPBACK
 from nnjax.sweep import Executor, cores
 
 Result = tuple[dict[str, np.ndarray], float]
 
-_LOOPBACK = re.compile(r"(127(\.\d+){3}|localhost|\[::1\]):\d+")
 # A chunk has all devices of its process.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -125,7 +124,7 @@ def _check_address(address: str, security: Any) -> None:
         raise ValueError(f"address {address!r} must be tcp://HOST:PORT on loopback, or tls://HOST:PORT")
     if protocol == "tls" and security is None:
         raise ValueError(f"address {address!r} needs security=distributed.Security(...) with its certificates")
-    if protocol != "tls" and not _LOOPBACK.fullmatch(host):
+    if protocol != "tls" and not LOOPBACK.fullmatch(host):
         raise ValueError(
             f"address {address!r} is neither on this machine's loopback nor encrypted: who reaches it runs code on its "
             "workers; use tls://HOST:PORT with security, or pass a distributed.Client of your own"

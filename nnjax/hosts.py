@@ -53,7 +53,8 @@ VARIABLE = "NNJAX_HOSTS"
 """Environment variable that `connect` reads where it is given nothing."""
 
 _FORM = re.compile(r"(?P<coordinator>.+),(?P<process>\d+)/(?P<processes>\d+)")
-_LOOPBACK = re.compile(r"(127(\.\d+){3}|localhost|\[::1\]):\d+")
+LOOPBACK = re.compile(r"(127(\.\d+){3}|localhost|\[::1\]):\d+")
+"""``HOST:PORT`` on this machine's loopback interface, which nobody else reaches."""
 
 
 _TOLD = "The other processes stop too."
@@ -119,7 +120,7 @@ def connect(
     # Else JAX swallows SIGTERM: a polite kill would do nothing.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    local = not detected and bool(_LOOPBACK.fullmatch(str(coordinator)))
+    local = not detected and bool(LOOPBACK.fullmatch(str(coordinator)))
     late = threading.Timer(timeout, _give_up, (coordinator, timeout))
     late.daemon = True
     late.start()

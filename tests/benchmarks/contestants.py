@@ -185,7 +185,7 @@ def torch_vmap_sweep() -> Round:
 
 
 def sklearn_run() -> Round:
-    """scikit-learn's MLPClassifier, the same net, batch and Adam; it stops early at no tolerance."""
+    """scikit-learn's MLPClassifier, the same net, batch and Adam, without its stopping early."""
     return lambda: _sklearn_train(EPOCHS, RATE, 0)
 
 
@@ -265,10 +265,9 @@ CONTESTANTS: dict[str, Callable[[], Round]] = {
 
 def main(name: str, cores: int) -> None:
     """Prepare, and run a round for every line of input."""
-    import numpy as np
+    import numpy  # noqa: F401, whose threads are limited
     import threadpoolctl
 
-    np.zeros(1)
     threadpoolctl.threadpool_limits(cores)
     if name.startswith("torch"):
         import torch
