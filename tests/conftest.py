@@ -1,6 +1,8 @@
 """Strict JAX for every test, on two CPU devices; real data only where `NNJAX_DATA` names it."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,27 @@ import pytest
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """Compiled programs go with their module.
+
+    Each holds about ten memory mappings, a process may have 65,530 (Linux, `vm.max_map_count`), and a compiler or
+    loader that gets no more of them ends with a segmentation fault. The cache on the disk, which a study run in this
+    process turns on, would stay on for all modules after it.
+    """
+    cache = jax.config.jax_compilation_cache_dir
+    yield
+    if cache != jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        compilation_cache.reset_cache()
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
