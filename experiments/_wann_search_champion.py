@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from experiments import command
 from experiments._wann_search_panels import Arm, Budget, Stages, kept, last_population, searched
@@ -26,8 +27,8 @@ from nnjax.wann.course import Config as SearchConfig
 from nnjax.wann.course import State
 from nnjax.wann.edges import EdgeGenome
 from nnjax.wann.evaluation import returns, trajectory
-from nnjax.wann.genome import Space, connection_count, layers, node_count, resize, to_dense
-from nnjax.wann.tasks import SwingUp, check_task
+from nnjax.wann.genome import ENABLED, Genome, Space, connection_count, layers, node_count, resize, to_dense
+from nnjax.wann.tasks import SwingUp, check_task, differentiable
 from nnjax.wann.tasks.classification import Classification
 
 if TYPE_CHECKING:
@@ -183,11 +184,20 @@ class Tuned(NamedTuple):
     trained: np.ndarray
 
 
-def train(genome: Any, space: Space, task: Any, weight: float, key: Key, budget: Budget) -> np.ndarray:
-    """Weights (N, N) of a net, trained from one that all share."""
+def train(genome: Any, space: Space, task: Any, weight: ArrayLike, key: Key, budget: Budget) -> np.ndarray:
+    """Weights (N, N) of a net, trained from one that all share, or from a set (N, N)."""
     return np.asarray(
         tuning.train_weights(genome, task, weight, key, space=space, generations=budget.generations).weights
     )
+
+
+def apart(genome: Genome, key: Key) -> Array:
+    """Random weights (N, N) for a fully connected net that is trained by gradient, N(0, 1 / connections in).
+
+    From one that all share it could not learn: units of a layer would have the same gradient, and stay the same.
+    """
+    count = jnp.sum(genome.connections == ENABLED, axis=0, keepdims=True)
+    return jax.random.normal(key, genome.connections.shape) / jnp.sqrt(jnp.maximum(count, 1))
 
 
 def tuned(chosen: Chosen, task: Any, key: Key, budget: Budget, store: Store | None) -> dict[str, Tuned]:
@@ -203,7 +213,9 @@ def tuned(chosen: Chosen, task: Any, key: Key, budget: Budget, store: Store | No
         def compute(name: str = name, genome: Any = genome, space: Space = space,
                     keys: tuple = (of_shared, of_weights)) -> dict[str, Any]:  # fmt: skip
             weight = chosen.weight if name == "searched" else tune(genome, space, task, keys[0], budget)
-            return {"weight": weight, "trained": train(genome, space, task, weight, keys[1], budget)}
+            even = name == "fixed" and differentiable(task)
+            start = apart(genome, jax.random.fold_in(keys[1], 1)) if even else weight
+            return {"weight": weight, "trained": train(genome, space, task, start, keys[1], budget)}
 
         arrays = kept(store, f"trained-{name}", compute)
         found[name] = Tuned(genome, space, float(arrays["weight"]), arrays["trained"])

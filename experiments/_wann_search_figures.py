@@ -129,7 +129,9 @@ def _weights(name: str, champion: xr.Dataset, trained: Any) -> Figure:
     what = "batches of examples" if champion.attrs["kind"] == "batch" else "episodes"
     for line in axes[0, 0].get_lines():
         line.set_label(str(line.get_label()).replace("episodes", what))
-    axes[0, 0].legend(loc="best")
+    if own := axes[0, 0].get_legend():
+        own.remove()
+    made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)  # clear of the curves
     axes[0, 0].set_xlabel("")
     axes[-1, 0].set_xlabel("weight that all connections share")
     made.suptitle(f"{name}: champion on {champion.sizes['trial']} {what} that it was not chosen by", fontsize=9)

@@ -165,7 +165,8 @@ def course(name: str, courses: dict[str, xr.Dataset]) -> Figure:
         ax.set_xlabel("generation")
     facts = ours.attrs
     islands = f", {facts['islands']} islands" if facts["islands"] > 1 else ""
-    title = f"{name}: {ours.sizes['seed']} searches, populations of {facts['population']}{islands}"
+    count = f"{ours.sizes['seed']} searches" if ours.sizes["seed"] > 1 else "one search"
+    title = f"{name}: {count}, populations of {facts['population']}{islands}"
     others = ", and searches with the published settings" if several else ""
     made.suptitle(f"{title}{others}; lines are running means of {WINDOW} generations", fontsize=9)
     labels = {text: handle for ax in axes.ravel() for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}

@@ -22,7 +22,7 @@ from experiments import command
 from experiments import wann_search as study
 from nnjax import results, wann
 from nnjax.statistics import Interval
-from nnjax.wann import tasks
+from nnjax.wann import tasks, tuning
 
 TINY = study.Config(
     tasks=("xor",), islands=1, migrate_every=0, seeds=2, population=32, generations=40, tournament=4, trials=3,
@@ -371,6 +371,18 @@ def test_courses_stand_beside_the_reference_and_lost_searches_are_counted():
     others = said(tree)["swing_up: elite mean at generation 128, populations of 64, 2 islands"]
     assert others.verdict == "not comparable: other weights"
     assert rows["swing_up: elite mean at generation 200, populations of 64, 2 islands"].verdict == "no reference"
+
+
+def test_a_fully_connected_net_learns_by_gradient_only_from_weights_that_differ():
+    task = tasks.by_name("digits")
+    net, space = tuning.fixed_topology(task, (10,), "tanh")
+    budget = after.Budget(trials=1, champion_episodes=1, selection_episodes=1, generations=300, hidden=10)
+    right = []
+    for start in (1.0, after.apart(net, jax.random.key(1))):
+        trained = after.train(net, space, task, start, jax.random.key(0), budget)
+        right.append(float(tuning.accuracies(net, task, trained[None], space=space)[0]))
+    assert right[0] < 0.35  # its hidden units are one unit
+    assert right[1] > 0.9
 
 
 def test_difference_is_welchs():
