@@ -23,6 +23,8 @@ import numpy as np
 import optax
 
 from nnjax import results
+from nnjax.batches import in_batches, permutation
+from nnjax.data.splits import check_labels
 from nnjax.saved import Saved, load, save
 from nnjax.types import Array, Key, PyTree
 
@@ -340,9 +342,7 @@ class Train:
         if self.config.shuffle:
             epoch = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.clock // schedule.batches)
             # The condition depends on the clock alone, so under vmap it stays a branch: one sort an epoch.
-            order = jax.lax.cond(
-                place == 0, lambda: jax.random.permutation(epoch, schedule.n).astype(jnp.int32), lambda: state.order
-            )
+            order = jax.lax.cond(place == 0, lambda: permutation(epoch, schedule.n), lambda: state.order)
         position = place * schedule.batch + jnp.arange(schedule.batch)
         index = order[position % schedule.n]
         real = (position < schedule.n).astype(weight.dtype)
@@ -416,20 +416,9 @@ class Train:
         else:
             extra = jnp.zeros(-len(x) % size, weight.dtype)
             filled = jnp.concatenate([weight, extra]).reshape(-1, size)
-            parts = (*_in_batches((x, y), size), filled)
+            parts = (*in_batches((x, y), size), filled)
             totals = jax.tree.map(lambda a: jnp.sum(a, axis=0), jax.lax.map(sums, parts))
         return {name: total / jnp.sum(weight) for name, total in totals.items()}
-
-
-def _in_batches(arrays: PyTree, size: int) -> PyTree:
-    """(n, ...) -> (ceil(n / size), size, ...), filled up with the first example, on which any network is defined."""
-
-    def cut(array: Array) -> Array:
-        extra = -len(array) % size
-        filled = jnp.concatenate([array, jnp.broadcast_to(array[:1], (extra, *array.shape[1:]))])
-        return filled.reshape(-1, size, *array.shape[1:])
-
-    return jax.tree.map(cut, arrays)
 
 
 def make_train(
@@ -473,13 +462,17 @@ def predict(network: Network, params: PyTree, stats: PyTree, x: Array, *, batch_
 
     if len(x) <= batch_size:
         return apply(jnp.asarray(x))
-    outputs = jax.lax.map(apply, _in_batches(jnp.asarray(x), batch_size))
+    outputs = jax.lax.map(apply, in_batches(jnp.asarray(x), batch_size))
     return outputs.reshape(-1, *outputs.shape[2:])[: len(x)]
 
 
 def balanced_class_weights(y: Array, classes: int) -> tuple[float, ...]:
-    """Weights n / (classes * count) that make every class count the same; 0 for a class without examples."""
-    counts = np.bincount(np.asarray(y), minlength=classes)
+    """Weights n / (classes * count) that make every class count the same; 0 for a class without examples.
+
+    Raises:
+      ValueError: a label in y (n,) that is no whole number from 0 to classes - 1.
+    """
+    counts = np.bincount(check_labels(y, classes), minlength=classes)
     return tuple(float(len(y) / (classes * c)) if c else 0.0 for c in counts)
 
 

@@ -18,7 +18,7 @@ SOURCES = sorted([*(ROOT / "nnjax").rglob("*.py"), *(ROOT / "experiments").glob(
 ORDER = (
     "types", "naming", "activations", "initializers", "losses", "regularizers", "metrics", "schedules", "optimizers",
     "conv", "statistics", "estimate", "monitor", "theory", "data", "hosts", "chunks", "plans", "results", "saved",
-    "train", "sweep", "cluster", "models", "classical", "plotting", "wann",
+    "batches", "train", "sweep", "cluster", "models", "classical", "plotting", "wann",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Data: what `load` gives, the cache folder and downloads."""
 
+import gzip
 import hashlib
 import subprocess
 import sys
@@ -118,6 +119,51 @@ def test_idx_sets(real_data, name, first, md5_train, md5_test, counts):
         assert hashlib.md5(header + pixels).hexdigest() == md5
 
 
+def test_a_set_of_idx_files_is_read_as_the_real_ones_are(tmp_path, monkeypatch):
+    sides = {"train": 3, "test": 2}
+    sources, pixels = [], {}
+    for side, n in sides.items():
+        pixels[side] = np.arange(n * 784, dtype=np.uint8).reshape(n, 28, 28)
+        images = bytes((0, 0, 8, 3)) + np.array((n, 28, 28), ">u4").tobytes() + pixels[side].tobytes()
+        labels = bytes((0, 0, 8, 1)) + np.array((n,), ">u4").tobytes() + bytes(range(n))
+        for kind, plain in (("images", images), ("labels", labels)):
+            packed = gzip.compress(plain)
+            sources.append(source_of(packed, path=f"mnist/{side}-{kind}.gz"))
+            place(tmp_path, sources[-1], packed)
+    monkeypatch.setitem(loaders._LOADERS, "mnist", partial(loaders._idx, tuple(sources), loaders._DIGIT_NAMES))
+    loaded = data.load("mnist", cache=tmp_path)
+    assert type(loaded) is data.Dataset
+    assert (loaded.name, loaded.class_names) == ("mnist", tuple("0123456789"))
+    for side, n in sides.items():
+        part = getattr(loaded, side)
+        assert type(part) is data.Split
+        assert (part.x.shape, part.x.dtype, part.y.dtype) == ((n, 28, 28, 1), np.float32, np.int32)
+        np.testing.assert_allclose(part.x[..., 0] * 255, pixels[side], rtol=1e-6)
+        assert part.y.tolist() == [*range(n)]
+
+
+def test_an_archive_is_read_as_the_real_ones_are(tmp_path, monkeypatch):
+    source = source_of(b"packed", path="cifar-10/some.tar")
+    place(tmp_path, source, b"packed")
+
+    def parse(content, what):
+        assert content == b"packed"
+        assert "some.tar" in what
+        return ((np.full((2, 32, 32, 3), 255, np.uint8), np.array([9, 0], np.uint8)),) * 2
+
+    monkeypatch.setitem(loaders._LOADERS, "cifar10", partial(loaders._archive, source, parse))
+    loaded = data.load("cifar10", cache=tmp_path)
+    assert loaded.class_names[:2] == ("airplane", "automobile")
+    assert (loaded.test.x == 1).all()
+    assert loaded.train.y.tolist() == [9, 0]
+
+
+def test_names_are_those_that_load_knows():
+    assert data.names() == (
+        "digits", "iris", "wine", "breast_cancer", "mnist", "fashion_mnist", "cifar10", "cifar10_jpeg",
+    )  # fmt: skip
+
+
 # --- the cache folder ---------------------------------------------------------------------------------------
 
 
@@ -144,6 +190,32 @@ def test_damaged_files_are_named(tmp_path):
     path.unlink()
     path.mkdir()
     with pytest.raises(DataError, match="not a regular file"):
+        cache.read(source, cache=tmp_path)
+
+
+@pytest.mark.parametrize(("step", "url"), [("stat", None), ("open", "https://example.org/some.gz")])
+def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch, step, url):
+    source = source_of(b"content", url)
+    path = place(tmp_path, source, b"content")
+    original = getattr(Path, step)
+
+    def refuse(self, *arguments, **options):
+        if self == path:
+            raise PermissionError(13, "Permission denied")
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, step, refuse)
+    with pytest.raises(
+        DataError, match=r"some.gz cannot be read \(Permission denied\); check its permissions"
+    ) as error:
+        cache.read(source, cache=tmp_path)
+    sentence(error)
+
+
+def test_a_damaged_file_without_an_address_is_to_be_replaced(tmp_path):
+    source = source_of(b"content")
+    place(tmp_path, source, b"CONTENT")
+    with pytest.raises(DataError, match="put the right file in its place"):
         cache.read(source, cache=tmp_path)
 
 

@@ -1,11 +1,15 @@
 """Windows that never look ahead, a random walk with the moments it should have, and the file of real prices."""
 
+import functools
+import hashlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnjax.data import DataError
+from nnjax import data
+from nnjax.data import DataError, series
 from nnjax.data.series import load_series, series_names, share_price, windows
 
 
@@ -90,3 +94,53 @@ def test_a_damaged_file_and_an_unknown_name_are_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="series 'appel' is not one of apple; did you mean 'apple'"):
         load_series("appel")
     assert series_names() == ("apple",)
+
+
+PRICES = "Date,AAPL.Open,AAPL.High,AAPL.Low,AAPL.Close,more\n2015-02-17,1,4,0.5,2,x\n2015-02-18,2,3,1.5,2.5,y\n"
+
+
+@pytest.fixture
+def prices(tmp_path, monkeypatch):
+    """`load_series` of a text instead of the real file."""
+
+    def load(text):
+        content = text.encode()
+        name, time, columns, unit = series._SERIES["apple"].args
+        source = name._replace(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        (tmp_path / source.path).parent.mkdir(exist_ok=True)
+        (tmp_path / source.path).write_bytes(content)
+        monkeypatch.setitem(series._SERIES, "apple", functools.partial(series._table, source, time, columns, unit))
+        return load_series("apple", cache=tmp_path)
+
+    return load
+
+
+def test_a_series_is_read_as_the_real_one_is(prices):
+    found = prices(PRICES)
+    assert type(found) is data.Series
+    assert (found.name, found.unit, found.columns) == ("apple", "US dollars", ("open", "high", "low", "close"))
+    np.testing.assert_array_equal(found.values, [[1, 4, 0.5, 2], [2, 3, 1.5, 2.5]])
+    assert found.values.dtype == np.float64
+    assert found.times.astype(str).tolist() == ["2015-02-17", "2015-02-18"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("AAPL.Low", "Low"), ("2015-02-18", "yesterday"), ("0.5", "half"), (",2,x", "")],
+    ids=lambda pair: pair[0],
+)
+def test_a_table_of_another_form_is_one_sentence(prices, change):
+    with pytest.raises(DataError, match=r"apple.* is not the table it should be") as caught:
+        prices(PRICES.replace(*change))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_walk_without_chance_is_exact_and_keeps_the_dtype():
+    walk = jax.jit(jax.vmap(lambda drift: share_price(jax.random.key(0), 3, drift=drift, volatility=0.0, first=2.0)))
+    found = walk(jnp.asarray([0.0, 0.1]))
+    np.testing.assert_allclose(found[0], np.full((3, 2), 2.0), rtol=1e-6)
+    np.testing.assert_allclose(found[1].ravel(), 2 * np.exp([0.03, 0.1, 0.13, 0.2, 0.23, 0.3]), rtol=1e-5)
+    walk(jnp.asarray([0.2, 0.3]))
+    assert walk._cache_size() == 1
+    with jax.enable_x64(True):
+        assert jax.eval_shape(lambda: share_price(jax.random.key(0), 3)).dtype == jnp.float64

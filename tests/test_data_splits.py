@@ -81,6 +81,13 @@ def test_group_split_errors():
         data.group_split(np.arange(9), (1, 2), seed=0)
 
 
+def test_group_split_of_no_vector_or_no_part():
+    with pytest.raises(ValueError, match=r"groups must have shape \(n,\), got \(3, 2\)"):
+        data.group_split(np.zeros((3, 2)), (0.5,), seed=0)
+    with pytest.raises(ValueError, match="at least one part is needed"):
+        data.group_split(np.arange(3), (), seed=0)
+
+
 def test_take():
     part = data.take(data.Split(np.arange(6).reshape(3, 2), np.array([7, 8, 9])), np.array([2, 0]))
     assert part.x.tolist() == [[4, 5], [0, 1]]
@@ -302,3 +309,38 @@ def test_bad_synthetic_arguments():
     ):
         with pytest.raises(ValueError, match=r"at least 1|must not be negative"):
             call()
+
+
+MAKERS = {
+    "linear_gaussian": lambda key, level: data.linear_gaussian(key, 6, 2, signal=level, noise=level),
+    "linear_sphere": lambda key, level: data.linear_sphere(key, 6, 2, signal=level, noise=level),
+    "blobs": lambda key, level: data.blobs(key, 6, d=2, classes=3, signal=level, noise=level),
+    "spirals": lambda key, level: data.spirals(key, 6, 3, noise=level, turns=level),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_synthetic_problems_compile_once_and_lanes_are_those_made_alone(name):
+    make, levels, keys = MAKERS[name], jnp.asarray([0.5, 2.0]), jax.random.split(KEY, 2)
+    lanes = jax.jit(jax.vmap(make))
+    found = lanes(keys, levels)
+    lanes(keys[::-1], 2 * levels)
+    assert lanes._cache_size() == 1
+    for lane in range(2):
+        alone = make(keys[lane], float(levels[lane]))
+        for part, value in alone._asdict().items():
+            np.testing.assert_allclose(getattr(found, part)[lane], value, rtol=1e-5, atol=1e-5)
+    assert not np.array_equal(found.x[0], found.x[1])
+    with jax.enable_x64(True):
+        wide = jax.eval_shape(make, KEY, jnp.asarray(0.5))
+        assert wide.x.dtype == jnp.float64
+
+
+def test_take_and_scales_trace():
+    split = data.Split(jnp.arange(6.0).reshape(3, 2), jnp.array([7, 8, 9]))
+    some = jax.jit(jax.vmap(lambda place: data.take(split, place)))(jnp.array([[0, 2], [1, 1]]))
+    assert some.x.tolist() == [[[0, 1], [4, 5]], [[2, 3], [2, 3]]]
+    assert some.y.tolist() == [[7, 9], [8, 8]]
+    scale = data.Standardizer(jnp.array([1.0, 2.0]), jnp.array([2.0, 4.0]))
+    assert jax.jit(lambda s, x: s(x))(scale, split.x).tolist() == [[-0.5, -0.25], [0.5, 0.25], [1.5, 0.75]]
+    assert data.MinMaxScaler(np.zeros(2), np.array([4.0, 5.0]))(np.array([2.0, 5.0])).tolist() == [0.5, 1.0]

@@ -28,8 +28,12 @@ def test_the_package_itself_loads_nothing():
 @pytest.mark.parametrize("name", ["train", "sweep"])
 def test_training_and_sweeping_load_neither_plots_nor_tables(name):
     modules = loaded(f"import nnjax.{name}")
-    assert not modules & set(HEAVY)
+    assert not modules & {*HEAVY, "flax", "orbax", "pandas", "rich", "torch", "yaml"}
     assert "jax" in modules
+
+
+def test_models_load_flax_and_none_of_the_rest():
+    assert not loaded("import nnjax.models, nnjax.losses, nnjax.train") & {*HEAVY, "orbax", "pandas", "scipy", "torch"}
 
 
 def test_submodules_load_when_first_named():

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -439,3 +440,98 @@ def test_malformed_tables_are_told_in_one_sentence(tmp_path):
         wann.read_champion(path)
     with pytest.raises(FileNotFoundError):
         wann.read_champion(tmp_path / "none.out")
+
+
+# Files that are damaged, or meant to do harm
+
+
+def _refused_in_one_sentence(call):
+    """What ``call`` gives, or None where it refuses the file with one sentence of sensible length."""
+    try:
+        return call()
+    except ValueError as caught:
+        error = caught
+    text = str(error)
+    assert type(error) is ValueError
+    assert 0 < len(text) < 2000
+    assert text.isprintable()
+    return None
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=80)
+    | st.sampled_from([10**400, -1, 0, 3, 4096, 2**31, 1e39, "tanh", "sigmoid", "\ud800", "a\nb"]),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=8,
+)  # fmt: skip
+nodes = st.integers(-1, 8) | values
+fields = {
+    "format": values,
+    "inputs": st.integers(-1, 9) | values,
+    "outputs": st.integers(-1, 9) | values,
+    "max_nodes": st.integers(-1, 40) | values,
+    "activations": st.lists(st.sampled_from(NAMES) | values, max_size=12) | values,
+    "hidden": st.lists(st.sampled_from(NAMES) | values, max_size=6) | values,
+    "output_activations": st.lists(st.sampled_from(NAMES) | values, max_size=3) | values,
+    "connections": st.lists(st.tuples(nodes, nodes, st.booleans() | values, st.floats() | values)
+                            | st.tuples(nodes, nodes, st.booleans()) | values, max_size=6) | values,
+}  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(changes=st.fixed_dictionaries({}, optional=fields), dropped=st.sets(st.sampled_from([*fields]), max_size=1))
+def test_json_of_any_content_is_a_net_or_refused_in_one_sentence(changes, dropped):
+    data = json.loads(wann.to_json(_broken(), Space(2, 1, 8))) | changes
+    text = json.dumps({name: value for name, value in data.items() if name not in dropped})
+    champion = _refused_in_one_sentence(lambda: wann.from_json(text))
+    if champion is not None:
+        wann.check(champion.genome, champion.space)
+        assert champion.weights is None or np.isfinite(champion.weights).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), kind=st.sampled_from(["json", "table"]))
+def test_damaged_champion_files_are_nets_or_refused_in_one_sentence(tmp_path_factory, data, kind):
+    text = wann.to_json(_broken(), Space(2, 1, 8), np.ones((8, 8))) if kind == "json" else TABLE
+    content = bytearray(text.encode())
+    start = data.draw(st.integers(0, len(content)))
+    content[start : start + data.draw(st.integers(0, 20))] = data.draw(st.binary(max_size=10) | st.sampled_from(
+        [b"NaN", b"1e999", b"-Infinity", b"[", b"{", b'"', b",", b"\n", b"9" * 5000, b"\xef\xbb\xbf", b"\x00"]
+    ))  # fmt: skip
+    path = tmp_path_factory.getbasetemp() / "champion"
+    path.write_bytes(content)
+    genome = _refused_in_one_sentence(lambda: wann.read_champion(path))
+    if genome is not None:
+        assert set(np.unique(genome.connections)) <= {0, ENABLED, DISABLED}
+
+
+@pytest.mark.parametrize("depth", [10, 200, 100_000])
+@pytest.mark.parametrize("name", ["inputs", "hidden", "connections", "format", "other"])
+def test_champions_of_lists_in_lists_are_refused(tmp_path, name, depth):
+    marked = _edited(**{name: "here"})
+    path = tmp_path / "deep.json"
+    path.write_text(marked.replace('"here"', "[" * depth + "]" * depth))
+    genome = _refused_in_one_sentence(lambda: wann.read_champion(path))
+    assert (genome is not None) == (name == "other" and depth < 1000), "what nobody asks for is passed over"
+
+
+def test_lists_just_shallow_enough_to_be_read_are_refused_too():
+    start, _, end = _edited(connections="here").partition('"here"')
+    limit = sys.getrecursionlimit()
+    for depth in range(limit - 150, limit):
+        text = f"{start}[{'[' * depth}{']' * depth}]{end}"
+        assert _refused_in_one_sentence(lambda text=text: wann.from_json(text)) is None
+
+
+def test_champion_files_that_are_too_large_or_no_text(tmp_path, monkeypatch):
+    path = tmp_path / "net.json"
+    path.write_text(_edited())
+    monkeypatch.setattr("nnjax.wann.champion._MOST_BYTES", path.stat().st_size)
+    assert wann.load_champion(path).weights is None
+    path.write_text(_edited() + " ")
+    with pytest.raises(ValueError, match=f"the file has more than the {len(_edited())} bytes of the largest net"):
+        wann.load_champion(path)
+    for content in (_edited().encode("utf-16"), _edited().replace("tanh", "t\xe4nh").encode("latin-1")):
+        path.write_bytes(content[: len(_edited())])
+        with pytest.raises(ValueError, match="not a text"):
+            wann.load_champion(path)

@@ -418,3 +418,25 @@ def test_weights_are_trained_for_an_environment_of_gymnasium():
 def test_bad_input_is_refused_in_one_sentence(puck, call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call(*puck[:2])
+
+
+def test_constants_that_an_environment_would_never_see_are_refused():
+    genome, _ = tuning.fixed_topology(Host(), ())
+    matrix = np.ones(genome.connections.shape)
+    calls = (
+        lambda params: tuning.choose_champion(None, Host(), Config(), key(0), params=params),
+        lambda params: tuning.tune_shared(genome, Host(), key(0), params=params),
+        lambda params: tuning.train_weights(genome, Host(), 1.0, key(0), generations=1, params=params),
+        lambda params: evolve_weights(genome, Host(), 1.0, key(0), generations=1, params=params),
+        lambda params: tuning.accuracies(genome, Host(), [1.0], params=params),
+        lambda params: tuning.four_columns(
+            genome, Host(), key(0), tuned_weight=1.0, trained_weights=matrix, params=params
+        ),
+    )
+    for call in calls:
+        for params, shown in ((Constants(), r"Constants\(dt=0.1\)"), ((), r"\(\)"), (np.zeros(99), r"array\(.*\.\.\.")):
+            with pytest.raises(
+                ValueError, match=f"^params={shown} must be None for task Host, which runs on"
+            ) as caught:
+                call(params)
+            assert "\n" not in str(caught.value)

@@ -15,6 +15,8 @@ from nnjax.wann.genome import ABSENT, DISABLED, ENABLED, NAMES, Genome, Space, c
 
 FORMAT = "nnjax.wann genome, version 1"
 _LARGEST = float(np.finfo(np.float32).max)  # of weights, which are read as float32 as a rule
+_MOST_BYTES = 2**28  # of a file; a table of as many nodes as a space may have takes less
+_LONGEST_NAME = 64
 _KEYS = ("inputs", "outputs", "max_nodes", "activations", "hidden", "output_activations", "connections")
 
 
@@ -162,7 +164,11 @@ def load_champion(path: str | Path, *, inputs: int | None = None, outputs: int |
       OSError: the file cannot be read.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ValueError(f"the file has more than the {_MOST_BYTES:,} bytes of the largest net")
+        text = content.decode("utf-8-sig")
         return from_json(text) if text.lstrip()[:1] == "{" else from_csv(text, inputs=inputs, outputs=outputs)
     except UnicodeDecodeError:
         raise ValueError(f"champion {str(path)!r}: not a text") from None
@@ -207,15 +213,21 @@ def _champion(genes: np.ndarray, codes: np.ndarray, hidden: int, space: Space, w
 def _fields(text: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: numbers of too many digits, too
         raise ValueError(f"no JSON: {str(error)[:100]}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ValueError(f"no net: expected an object whose format is {FORMAT!r}")
     if missing := [key for key in _KEYS if key not in data]:
         raise ValueError(f"{missing[0]} is missing")
+    for name in ("inputs", "outputs", "max_nodes"):
+        if type(data[name]) is not int or abs(data[name]) >= 2**31:
+            raise ValueError(f"{name}={_shown(data[name])} must be a whole number, at least 1")
     for name in ("activations", "hidden", "output_activations"):
-        if not isinstance(data[name], list) or not all(isinstance(item, str) for item in data[name]):
-            raise ValueError(f"{name} must be a list of names")
+        names = data[name] if isinstance(data[name], list) else [None]
+        if not all(isinstance(item, str) and len(item) <= _LONGEST_NAME for item in names):
+            raise ValueError(f"{name} must be a list of names, of {_LONGEST_NAME} letters at most")
+    if len({*data["activations"]}) < len(data["activations"]):
+        raise ValueError("activations must name each once")
     if not isinstance(data["connections"], list):
         raise ValueError("connections must be a list")
     return data
@@ -228,8 +240,17 @@ def _connection(entry: Any, nodes: int) -> tuple[int, int, bool, float | None]:
         weighs = weight is None or (type(weight) in (int, float) and abs(weight) <= _LARGEST)
         if whole and type(enabled) is bool and weighs:
             return source, destination, enabled, weight
-    raise ValueError(f"connections holds {str(entry)[:80]}; expected [source, destination, true or false] of nodes "
+    raise ValueError(f"connections holds {_shown(entry)}; expected [source, destination, true or false] of nodes "
                      f"0 to {nodes - 1}, or with a weight behind it")  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    """What a file holds, in a few letters."""
+    try:
+        text = repr(value)
+    except RecursionError:  # lists in lists that were just not too deep to be read
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _numbers(text: str) -> np.ndarray:

@@ -35,7 +35,7 @@ from nnjax.wann.edges import EdgeGenome
 from nnjax.wann.evaluation import episodes, starts
 from nnjax.wann.genome import Genome, Space
 from nnjax.wann.rollout import Layout
-from nnjax.wann.tasks.task import check_task
+from nnjax.wann.tasks.task import check_task, constants
 
 if TYPE_CHECKING:
     from nnjax.wann.tasks.workers import Workers
@@ -72,17 +72,14 @@ def search(
       ValueError: a task that is none, sizes that do not go together, no typed key, ``params`` for a task on the host or
         ``workers`` for another, or a search at ``checkpoint`` that has gone on for longer than ``config.generations``.
     """
-    if check_task(task) == "host":
-        if params is not None:
-            raise ValueError(f"params={params!r} must be None for task {type(task).__name__}, which runs on the host "
-                             "and has no constants")  # fmt: skip
+    kind, params = check_task(task), constants(task, params)
+    if kind == "host":
         from nnjax.wann.host_search import search_host
 
         return search_host(task, config, key, checkpoint=checkpoint, progress=progress, workers=workers)
     if workers is not None:
         raise ValueError(f"workers={workers!r} must be None for task {type(task).__name__}, which does not run on the "
                          "host")  # fmt: skip
-    params = task.params if params is None else params
     space = config.space(task)
     groups = group_keys(key, config)
     kept = Checkpoints(checkpoint, identity(task, config, jnp.atleast_1d(key), params))

@@ -80,7 +80,7 @@ def train_weights(
       weight: what all connections begin with, as from `nnjax.wann.tuning.tune_shared`; or a set (N, N).
       key: of everything random.
       space: the net's sizes and activations; by default the task's.
-      params: the task's constants; by default its own.
+      params: the task's constants; by default its own. A task on the host has none, and takes None alone.
       options: of `descend_weights` or `evolve_weights`; both have generations, episodes, selection, block, progress.
 
     Raises:
@@ -130,8 +130,8 @@ def evolve_weights(
       workers: for a task on the host, as for `nnjax.wann.tasks.gym.GymTask.evaluate_lanes`.
 
     Raises:
-      ValueError: a population instead of one net, a net without enabled connections or of another space, or a number
-        out of range.
+      ValueError: a population instead of one net, a net without enabled connections or of another space, a number out
+        of range, or ``params`` for a task on the host.
     """
     _check_counts(generations=generations, episodes=episodes, selection=selection, block=block)
     _check_counts(2, population=population)

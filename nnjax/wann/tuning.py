@@ -26,7 +26,7 @@ from nnjax.wann.evaluation import returns as returns_of
 from nnjax.wann.function import Function
 from nnjax.wann.genome import ENABLED, NAMES, Genome, Space, check
 from nnjax.wann.tasks.classification import Classification, Parts
-from nnjax.wann.tasks.task import check_task
+from nnjax.wann.tasks.task import check_task, constants
 from nnjax.wann.training import Trained, train_weights
 from nnjax.wann.weight_sets import Lanes, Net, held_out, prepared, scores_of
 
@@ -77,27 +77,27 @@ def choose_champion(
       config: of the search.
       key: of the episodes.
       episodes: of the last round.
-      params: the task's constants; by default its own.
+      params: the task's constants; by default its own. A task on the host has none, and takes None alone.
       workers: for a task on the host, as for `nnjax.wann.tasks.gym.evaluate_host`.
 
     Returns:
       `Choice`. Nets with a return that is not finite come last.
 
     Raises:
-      ValueError: no episode, or a state of another search than the config's.
+      ValueError: no episode, a state of another search than the config's, or ``params`` for a task on the host.
     """
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
-    params, space = task.params if params is None else params, config.space(task)
+    params, space = constants(task, params), config.space(task)
     nets = jax.tree.map(lambda *leaves: np.concatenate(leaves), _flat(state.population), _flat(state.best))
     check(nets, space)
     shared = jnp.asarray(config.shared_weights, jnp.result_type(float))
     rounds = (max(1, episodes // _CHEAPER), episodes)
     for number, (own, count) in enumerate(zip(jax.random.split(key), rounds, strict=True)):
-        trial, constants, repetitions = held_out(task, params, count)
+        trial, chosen, repetitions = held_out(task, params, count)
         if number == 0 and isinstance(task, Classification):
             trial = _smaller(trial, task.batch_size or len(params.train.y), len(params.validation.y))
-        found = _means(nets, space, trial, shared, own, repetitions, constants, workers)
+        found = _means(nets, space, trial, shared, own, repetitions, chosen, workers)
         mean = np.where(np.isfinite(found).all(1), found.mean(1), -np.inf)
         best = np.argsort(-mean, kind="stable")
         # Of nets that return the same everywhere, copies or nearly, one is enough.
@@ -162,24 +162,26 @@ def tune_shared(
       weights: how many are tried, evenly spread from end to end.
       episodes: of each, or batches of examples.
       space: the net's sizes and activations; by default the task's.
-      params: the task's constants; by default its own.
+      params: as in `choose_champion`.
       workers: for a task on the host, as for `nnjax.wann.tasks.gym.GymTask.evaluate_lanes`.
 
     Raises:
-      ValueError: fewer than two weights, an empty range, no episode, or a net that is not one of the task's.
+      ValueError: fewer than two weights, an empty range, no episode, a net that is not one of the task's, or
+        ``params`` for a task on the host.
     """
     if weights < 2 or not low < high:
         raise ValueError(f"weights={weights} must be at least 2, from low={low} to a higher high={high}")
     if episodes < 1:
         raise ValueError(f"episodes={episodes} must be at least 1")
     grid = jnp.asarray(np.linspace(low, high, weights), jnp.result_type(float))
-    params = task.params if params is None else params
     kind, space = check_task(task), space_of(genome, task) if space is None else space
+    own = constants(task, params)
     if kind == "control":
-        found = returns_of(genome, task, grid, key, episodes, space=space, params=params)
+        found = returns_of(genome, task, grid, key, episodes, space=space, params=own)
     else:
-        trial, constants, repetitions = held_out(task, params, episodes)
-        lanes, net, start = prepared(genome, trial, 1.0, repetitions, space=space, params=constants)
+        trial, chosen, repetitions = held_out(task, own, episodes)
+        lanes, net, start = prepared(genome, trial, 1.0, repetitions, space=space,
+                                     params=None if kind == "host" else chosen)  # fmt: skip
         sets = grid[:, None] * jnp.ones_like(start)[None]
         found = scores_of(sets, net, key[None], jnp.zeros(weights, jnp.int32), lanes, workers)
     mean = found.mean(1)
@@ -221,13 +223,14 @@ def four_columns(
       space: the net's sizes and activations; by default the task's.
       trials: how many.
       low, high: range of the random weights.
-      params: the task's constants; by default its own.
+      params: as in `choose_champion`.
       part: for classification, train, validation or test: accuracies on it instead of returns, the same examples in all
         trials.
       workers: for a task on the host, as for `nnjax.wann.tasks.gym.GymTask.evaluate_lanes`.
 
     Raises:
-      ValueError: no trial, an empty range, weights of another shape, or a net that is not one of the task's.
+      ValueError: no trial, an empty range, weights of another shape, a net that is not one of the task's, or
+        ``params`` for a task on the host.
     """
     if trials < 1:
         raise ValueError(f"trials={trials} must be at least 1")

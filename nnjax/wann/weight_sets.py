@@ -18,7 +18,7 @@ from nnjax.wann.evaluation import space_of, starts
 from nnjax.wann.function import Function, as_function
 from nnjax.wann.genome import Genome, Space, forward, to_dense
 from nnjax.wann.tasks.classification import Classification
-from nnjax.wann.tasks.task import check_task
+from nnjax.wann.tasks.task import check_task, constants
 
 _ROOM = 32  # connections are filled up to a multiple of it
 
@@ -60,7 +60,8 @@ def prepared(
     """What runs one net with many sets of weights, and the set (connections,) to begin with.
 
     Raises:
-      ValueError: a population, a net of another space, or one without enabled connections.
+      ValueError: a population, a net of another space, or one without enabled connections; ``params`` for a task on
+        the host.
     """
     kind = check_task(task)
     space = space_of(genome, task) if space is None else space
@@ -74,7 +75,7 @@ def prepared(
         dense, space = to_dense(genome, space), dataclasses.replace(space, edges=None)
     else:
         dense = Genome(*map(jnp.asarray, genome))
-    params = task.params if params is None else params
+    params = constants(task, params)
     lanes = Lanes(task, space, repetitions, function if kind == "batch" else None)
     return lanes, Net(dense, jnp.asarray(pairs), params), start.astype(jnp.result_type(float))
 

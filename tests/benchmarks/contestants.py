@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import sys
 import time
@@ -86,10 +87,18 @@ def nnjax_sweep() -> Round:
 
     axes = {"learning_rate": SWEEP_RATES, "seed": range(SWEEP_SEEDS)}
 
+    class Timed(Monitor):
+        def __init__(self) -> None:
+            super().__init__()
+            self.start = time.perf_counter()
+
+        def begin(self, name: str, work: float) -> None:
+            self.spend("plan", time.perf_counter() - self.start)  # traces the run to predict what it costs
+
     def one() -> float:
-        monitor = Monitor()
+        monitor = Timed()
         found = sweep.sweep(lane, axes, key=jax.random.key(0), data=data, monitor=monitor)
-        one.compile = monitor.seconds["compile"]  # type: ignore[attr-defined]
+        one.compile = monitor.seconds["plan"] + monitor.seconds["compile"]  # type: ignore[attr-defined]
         return 1 - float(np.min(found["error"].values))
 
     return one
@@ -209,14 +218,8 @@ def _sklearn_train(epochs: int, rate: float, seed: int) -> float:
         return float(net.fit(x, y).score(x, y))
 
 
-def flax_run() -> Round:
-    """The usual loop of a tutorial: a jitted step of a TrainState for every batch, the loss of every step looked at."""
+def _flax_net() -> Any:
     import flax.linen as nn
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-    import optax
-    from flax.training.train_state import TrainState
 
     class Net(nn.Module):
         @nn.compact
@@ -225,8 +228,73 @@ def flax_run() -> Round:
                 x = nn.relu(nn.Dense(width)(x))
             return nn.Dense(10)(x)
 
+    return Net()
+
+
+def _flax_state(net: Any, start: Callable[..., Any], adam: Any, x: Any) -> Any:
+    import jax
+    from flax.training.train_state import TrainState
+
+    return TrainState.create(apply_fn=net.apply, params=start(jax.random.key(0), x[:1])["params"], tx=adam)
+
+
+def flax_usual_run() -> Round:
+    """The usual loop, as in Flax's MNIST example.
+
+    Data in JAX arrays, indexed batch by batch; a jitted function for gradients, loss and accuracy, another for the
+    update; both numbers of every step are kept and averaged on the host after the epoch. The last, smaller batch is
+    dropped.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    images, labels = map(jnp.asarray, digits())
+    net, adam = _flax_net(), optax.adam(RATE)
+    start, steps = jax.jit(net.init), len(images) // BATCH
+
+    @jax.jit
+    def apply_model(state: Any, images: Any, labels: Any) -> Any:
+        def loss_of(params: Any) -> Any:
+            logits = state.apply_fn({"params": params}, images)
+            loss = optax.softmax_cross_entropy(logits, jax.nn.one_hot(labels, 10)).mean()
+            return loss, logits
+
+        (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        return grads, loss, jnp.mean(jnp.argmax(logits, -1) == labels)
+
+    @jax.jit
+    def update_model(state: Any, grads: Any) -> Any:
+        return state.apply_gradients(grads=grads)
+
+    def one() -> float:
+        state, key = _flax_state(net, start, adam, images), jax.random.key(0)
+        for _ in range(EPOCHS):
+            key, order_key = jax.random.split(key)
+            order = jax.random.permutation(order_key, len(images))[: steps * BATCH].reshape(steps, BATCH)
+            losses, hits = [], []
+            for places in order:
+                grads, loss, accuracy = apply_model(state, images[places, ...], labels[places, ...])
+                state = update_model(state, grads)
+                losses.append(loss)
+                hits.append(accuracy)
+            _ = np.mean(losses), np.mean(hits)
+        return float(apply_model(state, images, labels)[2])
+
+    return one
+
+
+def flax_tuned_run() -> Round:
+    """A loop tuned by hand: batches cut by NumPy, one jitted step for all; the loss of every step is looked at."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
     x, y = digits()
-    net = Net()
+    net, adam = _flax_net(), optax.adam(RATE)
+    start, apply = jax.jit(net.init), jax.jit(net.apply)
 
     @jax.jit
     def step(state: Any, x: Any, y: Any) -> Any:
@@ -237,14 +305,8 @@ def flax_run() -> Round:
         value, grads = jax.value_and_grad(loss)(state.params)
         return state.apply_gradients(grads=grads), value
 
-    start = jax.jit(net.init)
-    apply = jax.jit(net.apply)
-    adam = optax.adam(RATE)
-
     def one() -> float:
-        params = start(jax.random.key(0), x[:1])["params"]
-        state = TrainState.create(apply_fn=net.apply, params=params, tx=adam)
-        shuffle = np.random.default_rng(0)
+        state, shuffle = _flax_state(net, start, adam, x), np.random.default_rng(0)
         for _ in range(EPOCHS):
             order, seen = shuffle.permutation(len(x)), 0.0
             for begin in range(0, len(x), BATCH):
@@ -256,10 +318,104 @@ def flax_run() -> Round:
     return one
 
 
+# Convolutions: a round is CONV_STEPS steps of the net of tests.benchmarks.conv_in_scan
+
+CONV_STEPS, CONV_PLAIN_STEPS = 10, 2
+
+
+def _conv_scan(plain: bool) -> Round:
+    import jax
+
+    from tests.benchmarks import conv_in_scan as conv
+
+    steps, parts = CONV_STEPS, (conv.fast_conv2d, conv.fast_max_pool)
+    if plain:
+        steps, parts = CONV_PLAIN_STEPS, (conv.plain_conv2d, conv.plain_max_pool)
+    step = conv.make_step(*parts)
+    x = jax.random.normal(jax.random.key(1), (steps, conv.BATCH, 28, 28, 1))
+    y = jax.random.randint(jax.random.key(2), (steps, conv.BATCH), 0, 10)
+    params = conv.init(jax.random.key(0))
+    carry = (params, conv.OPTIMIZER.init(params))
+    program = jax.jit(lambda carry, data: jax.lax.scan(step, carry, data)[1])
+
+    def one() -> float:
+        program(carry, (x, y)).block_until_ready()
+        return math.nan
+
+    one.steps = steps  # type: ignore[attr-defined]
+    return one
+
+
+def nnjax_conv() -> Round:
+    """Adam steps inside a scan with nnjax's convolution and pooling."""
+    return _conv_scan(plain=False)
+
+
+def plain_conv() -> Round:
+    """The same with the automatic gradients of `lax.conv_general_dilated` and `lax.reduce_window`."""
+    return _conv_scan(plain=True)
+
+
+def _torch_conv(channels_last: bool) -> Round:
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1568, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
+    x, y = torch.randn(128, 1, 28, 28), torch.randint(0, 10, (128,))
+    if channels_last:
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x = x.to(memory_format=torch.channels_last)
+    adam = torch.optim.Adam(net.parameters(), 1e-3, fused=True)
+
+    def one() -> float:
+        for _ in range(CONV_STEPS):
+            adam.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            adam.step()
+        return math.nan
+
+    one.steps = CONV_STEPS  # type: ignore[attr-defined]
+    return one
+
+
+def torch_conv() -> Round:
+    """PyTorch in its default layout."""
+    return _torch_conv(channels_last=False)
+
+
+def torch_conv_channels_last() -> Round:
+    """PyTorch with channels last, in memory alone."""
+    return _torch_conv(channels_last=True)
+
+
+# The machine
+
+PEAK_SIZE = 2048
+
+
+def matrix_product() -> Round:
+    """What the machine can: a product of two float32 matrices by NumPy's BLAS."""
+    import numpy as np
+
+    a, b = np.random.default_rng(0).standard_normal((2, PEAK_SIZE, PEAK_SIZE), np.float32)
+
+    def one() -> float:
+        np.matmul(a, b)
+        return math.nan
+
+    return one
+
+
 CONTESTANTS: dict[str, Callable[[], Round]] = {
-    "nnjax_run": nnjax_run, "torch_run": torch_run, "sklearn_run": sklearn_run, "flax_run": flax_run,
-    "nnjax_sweep": nnjax_sweep, "torch_sweep": torch_sweep, "sklearn_sweep": sklearn_sweep,
-    "torch_vmap_sweep": torch_vmap_sweep,
+    function.__name__: function
+    for function in (
+        nnjax_run, torch_run, sklearn_run, flax_usual_run, flax_tuned_run, nnjax_sweep, torch_sweep, sklearn_sweep,
+        torch_vmap_sweep, nnjax_conv, plain_conv, torch_conv, torch_conv_channels_last, matrix_product,
+    )
 }  # fmt: skip
 
 
@@ -282,9 +438,10 @@ def main(name: str, cores: int) -> None:
         begin = time.perf_counter()
         accuracy = one()
         seconds = time.perf_counter() - begin
-        # A sweep traces and compiles its program anew in each call: that is told apart.
+        # A sweep plans, traces and compiles its program anew in each call: that is told apart.
         compiling = getattr(one, "compile", 0.0)
-        print(json.dumps({"seconds": seconds - compiling, "compile": compiling, "accuracy": accuracy}), flush=True)
+        used = (seconds - compiling) / getattr(one, "steps", 1)
+        print(json.dumps({"seconds": used, "compile": compiling, "accuracy": accuracy}), flush=True)
 
 
 if __name__ == "__main__":

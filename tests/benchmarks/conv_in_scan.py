@@ -1,17 +1,15 @@
 """What a training step of a small convolutional network costs inside `jax.lax.scan` on a CPU.
 
-Run: `python -m tests.benchmarks.conv_in_scan` (two minutes on two cores; PyTorch too if it is installed).
+Run: `python -m tests.benchmarks.conv_in_scan` (two minutes on two cores; against PyTorch: `tests.benchmarks.training`).
 
 The network: 28 x 28 x 1, convolution 5 x 5 x 16, pool, convolution 5 x 5 x 32, pool (all SAME), dense 128,
-dense 10; batch 128, Adam. All contestants are compiled first, then timed in turn, round after round; PyTorch
-before and after. The table shows medians, and smallest to largest, in milliseconds a step and configuration.
+dense 10; batch 128, Adam. All contestants are compiled first, then timed in turn, round after round.
+The table shows medians, and smallest to largest, in milliseconds a step and configuration.
 Targets: inside scan at most 1.15 times the step outside; 14 times faster than the automatic gradients of
-`lax.conv_general_dilated` inside scan; at most .6 of PyTorch's step on one thread and 1.0 on two.
+`lax.conv_general_dilated` inside scan.
 """
 
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,27 +23,6 @@ from nnjax.conv import avg_pool, conv2d, max_pool
 
 BATCH, STEPS, ROUNDS, LANES = 128, 10, 15, 4
 OPTIMIZER = optax.adam(1e-3)
-
-TORCH = """
-import statistics, sys, time
-import torch
-from torch import nn
-torch.set_num_threads(int(sys.argv[1]))
-net = nn.Sequential(
-    nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(),
-    nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1568, 128), nn.ReLU(), nn.Linear(128, 10))
-x, y = torch.randn(128, 1, 28, 28), torch.randint(0, 10, (128,))
-if sys.argv[2] == "channels_last":
-    net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
-adam, times = torch.optim.Adam(net.parameters(), 1e-3, fused=True), []
-for _ in range(40):
-    start = time.perf_counter()
-    adam.zero_grad()
-    nn.functional.cross_entropy(net(x), y).backward()
-    adam.step()
-    times.append(1e3 * (time.perf_counter() - start))
-print(*times[10:])
-"""
 
 
 def plain_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -137,17 +114,9 @@ def seconds(call: Callable, args: tuple) -> float:
     return time.perf_counter() - start
 
 
-def torch_times(threads: int, layout: str) -> list[float]:
-    command = [sys.executable, "-c", TORCH, str(threads), layout]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return [float(word) for word in done.stdout.split()] if done.returncode == 0 else []
-
-
 def main() -> None:
     x = jax.random.normal(jax.random.key(1), (STEPS, BATCH, 28, 28, 1))
     y = jax.random.randint(jax.random.key(2), (STEPS, BATCH), 0, 10)
-    peers = [(threads, layout) for threads in (1, 2) for layout in ("channels_first", "channels_last")]
-    torch = {peer: torch_times(*peer) for peer in peers}
     calls = contestants((x, y))
     compiled = {name: seconds(call, args) for name, (call, args, _) in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -155,9 +124,6 @@ def main() -> None:
         for name, (call, args, steps) in calls.items():
             if turn < 2 or not name.startswith("plain"):
                 times[name].append(1e3 * seconds(call, args) / steps)
-    for peer, first in torch.items():
-        if first:
-            times["PyTorch, {} thread(s), {}".format(*peer)] = first + torch_times(*peer)
     base = times["nnjax, scan"]
     print(f"jax {jax.__version__}, {jax.default_backend()}\n")
     print("| contestant | ms a step (range) | over nnjax in scan: medians (minima) | first call, s |")

@@ -124,6 +124,22 @@ def check_task(task: Any) -> str:
     return "control"
 
 
+def constants(task: Any, params: Any = None) -> Any:
+    """What to evaluate a task with: ``params``, or by default its own.
+
+    Raises:
+      ValueError: ``params`` for a task on the host, whose environments would not see them.
+    """
+    host = getattr(task, "host", False)
+    if params is None:
+        return () if host else task.params
+    if host:
+        shown = " ".join(repr(params).split())
+        raise ValueError(f"params={shown if len(shown) < 60 else shown[:57] + '...'} must be None for task "
+                         f"{type(task).__name__}, which runs on the host and has no constants")  # fmt: skip
+    return params
+
+
 def differentiable(task: Any) -> bool:
     """Whether returns may be differentiated by weights: what the task says itself, else True for batch tasks."""
     return bool(getattr(task, "differentiable", hasattr(task, "evaluate") and not getattr(task, "host", False)))
