@@ -186,9 +186,9 @@ class Tuned(NamedTuple):
 
 def train(genome: Any, space: Space, task: Any, weight: ArrayLike, key: Key, budget: Budget) -> np.ndarray:
     """Weights (N, N) of a net, trained from one that all share, or from a set (N, N)."""
-    return np.asarray(
-        tuning.train_weights(genome, task, weight, key, space=space, generations=budget.generations).weights
-    )
+    episodes = {} if differentiable(task) else {"episodes": budget.training_episodes}
+    found = tuning.train_weights(genome, task, weight, key, space=space, generations=budget.generations, **episodes)
+    return np.asarray(found.weights)
 
 
 def apart(genome: Genome, key: Key) -> Array:

@@ -34,6 +34,7 @@ class Budget(NamedTuple):
       selection_episodes: episodes that choose a net's shared weight.
       generations: of the evolution strategy that trains the weights, or steps of gradient descent.
       hidden: tanh units of the fixed net.
+      training_episodes: of every candidate of the evolution strategy.
     """
 
     trials: int
@@ -41,6 +42,7 @@ class Budget(NamedTuple):
     selection_episodes: int
     generations: int
     hidden: int
+    training_episodes: int = 8
 
 
 class Arm(NamedTuple):

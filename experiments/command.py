@@ -24,6 +24,7 @@ import stat
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -80,7 +81,8 @@ def main(module: str, argv: list[str] | None = None) -> int:
     functions are called the same whether it is run as a script or imported.
     """
     argv = sys.argv[1:] if argv is None else argv
-    with stoppable(shlex.join(["python", "-m", module, *argv])):
+    # What is changed about warnings (see `_mend_when_damaged`) is undone in the end.
+    with stoppable(shlex.join(["python", "-m", module, *argv])), warnings.catch_warnings():
         return _main(importlib.import_module(module), module, argv)
 
 
@@ -92,13 +94,7 @@ def _main(study: ModuleType, module: str, argv: list[str]) -> int:
         return _fail(name, str(error))
     _prepare_jax()
     job = _Job(study, module, options, config, argv)
-    if options.dry_run:
-        return job.plan()
-    try:
-        _join_hosts(study, options.hosts)
-    except (ValueError, RuntimeError) as error:
-        return _fail(name, str(error))
-    return job.run()
+    return _beside(job.plan if options.dry_run else job.start)
 
 
 def _fail(name: str, sentence: str) -> int:
@@ -229,9 +225,32 @@ def _prepare_jax() -> None:
             return
     except OSError:
         return
+    _mend_when_damaged(cache)
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _mend_when_damaged(cache: Path) -> None:
+    """From now on remove damaged entries of the compilation cache as JAX meets them, without a word.
+
+    A kill or a full disk can leave half an entry. JAX compiles anew, but warns of it in every run: it replaces no entry
+    that is there. Its warning tells the name of the program, which others may share: the entries of all of these go.
+    """
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, *rest: Any, **others: Any) -> None:
+        found = re.match(r"Error reading persistent compilation cache entry for '(.+?)'", str(message))
+        if not found:
+            shown(message, *rest, **others)
+            return
+        with contextlib.suppress(OSError):
+            for entry in [*cache.iterdir()]:
+                if entry.name.startswith(f"{found[1]}-"):
+                    entry.unlink(missing_ok=True)  # another process may have been faster
+
+    warnings.showwarning = show
+    warnings.filterwarnings("always", "Error reading persistent compilation cache entry")  # else but once for each text
 
 
 def _others_write(folder: Path) -> bool:
@@ -297,21 +316,27 @@ class _Job:
             return self.study.plans(self.config)
         return [plan(*call.args, **call.keywords) for call in self.study.sweeps(self.config).values()]
 
+    def start(self) -> int:
+        """Connect with the other hosts, if there are any, and run."""
+        try:
+            _join_hosts(self.study, self.options.hosts)
+        except (ValueError, RuntimeError) as error:
+            return _fail(self.name, str(error))
+        return self.run()
+
     def run(self) -> int:
         """Fill the folder, of several hosts the first one; what is done is not done again."""
         from nnjax import hosts, results
         from nnjax.data import DataError
 
         try:
-            home = Path(self.study.__file__ or "").parent
-            beside = [m for m in list(sys.modules.values()) if Path(getattr(m, "__file__", None) or "/").parent == home]
-            identity = results.fingerprint(dataclasses.asdict(self.config), *sorted(beside, key=lambda m: m.__name__))
+            identity = results.fingerprint(dataclasses.asdict(self.config), self.study)
             hosts.same(json.dumps(identity, sort_keys=True), "the run")
             part = self._follow if hosts.index() > 0 else functools.partial(self._lead, identity)
             hosts.together(part)
             return 0
         except MemoryError as error:
-            return _fail(self.name, _short_of_memory(str(error)))
+            return _fail(self.name, self._short_of_memory(error))
         except (DataError, BadInput, results.ResultsError, hosts.HostError) as error:
             return _fail(self.name, str(error))
         except OSError as error:
@@ -320,7 +345,23 @@ class _Job:
         except RuntimeError as error:  # of which JAX's own is one
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            return _fail(self.name, _short_of_memory(""))
+            return _fail(self.name, self._short_of_memory(MemoryError()))
+
+    def _short_of_memory(self, error: MemoryError) -> str:
+        """What did not fit, and which options would make it smaller."""
+        from nnjax.sweep import OutOfMemory
+
+        if isinstance(error, OutOfMemory):
+            fact, sizes = f"{error.sweep}: {error.fact}", _sizes(self.config, error.sweep)
+        else:
+            fact, sizes = f"out of memory{f' ({error})' if str(error) else ''}", []
+        least = next(iter(self.study.PRESETS))
+        ways = [f"--preset {least}"] if self.options.preset != least else []
+        ways += [f"smaller {', '.join(sizes)}"] if sizes else ["smaller sizes, which --help lists"]
+        return (
+            f"{fact}; what was computed is kept, run again to go on where there is more memory free, "
+            f"or give {' or '.join(ways)}"
+        )
 
     def _lead(self, identity: Mapping[str, Any]) -> bytes:
         from nnjax import hosts, results
@@ -332,19 +373,15 @@ class _Job:
                 print((folder.path / "report.txt").read_text(), end="")
                 print(f"{folder.path} is complete: nothing was left to do")
             else:
-                _beside(lambda: self._fill(folder))
+                self._fill(folder)
         return b""
 
     def _follow(self) -> bytes:
         """Compute this host's share of every sweep; the first host keeps and reports them."""
         from nnjax import hosts
 
-        def share() -> int:
-            self.study.run(self.config)
-            return 0
-
         if hosts.together(lambda: b"")[0] == b"go":
-            _beside(share)
+            self.study.run(self.config)
         return b""
 
     def _fill(self, folder: Any) -> int:
@@ -418,14 +455,33 @@ def _report(name: str, study: ModuleType, rows: Any, lines: list[str], seconds: 
         f"Made by {results.markdown_code(command)}: {seconds['run']:.0f} s running (every chunk counted, also of "
         f"interrupted runs), {seconds['compile']:.0f} s compiling.",
         results.markdown_table(rows),
-        *lines,
+        *map(results.markdown_text, lines),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _short_of_memory(text: str) -> str:
-    advice = "what was computed is kept, run again with smaller sizes to go on with less"
-    return text if "width=" in text else f"out of memory{f' ({text})' if text else ''}; {advice}"
+def _sizes(config: Any, sweep: str) -> list[str]:
+    """Options of a study that are sizes and, by their first word, of one of its sweeps."""
+    for word in sweep.split("_"):
+        found = [
+            f"--{field.name.replace('_', '-')}"
+            for field in dataclasses.fields(config)
+            if field.name.split("_")[0].rstrip("s") == word.rstrip("s")
+            and field.name.rpartition("_")[2] not in _COUNTS
+            and _whole(getattr(config, field.name))
+        ]
+        if found:
+            return found
+    return []
+
+
+# What options end in that make a study longer, but no lane larger.
+_COUNTS = ("seeds", "draws", "steps", "epochs", "updates", "evaluations")
+
+
+def _whole(value: Any) -> bool:
+    values = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(each, int) and not isinstance(each, bool) for each in values)
 
 
 # Stopping
@@ -463,7 +519,7 @@ def hear_stop(command: str) -> dict[int, Any]:
 
 
 def _beside(work: Callable[[], int]) -> int:
-    """Work in a second thread, so that the main one hears signals while compiled code runs."""
+    """Work in a second thread, so that the main one hears signals while compiled code runs or hosts are waited for."""
     if threading.current_thread() is not threading.main_thread():
         return work()
     outcome: list[int] = []

@@ -136,6 +136,8 @@ class Config:
     """Episodes, or draws of weights, of every number reported."""
     training_generations: int = 100
     """Generations of the evolution strategy that trains all weights, or steps of gradient descent."""
+    training_episodes: int = 8
+    """Episodes of each of its candidates; not of gradient descent."""
     hidden: int = 10
     """Hidden units of the fully connected net."""
 
@@ -156,7 +158,8 @@ _LEAST: dict[str, float] = {
     "seed": 0, "seeds": 1, "population": 1, "generations": 1, "repetitions": 1, "shared_weights": -1000,
     "tournament": 1, "elite": 0, "by_connections": 0, "remove_connection": 0, "enabled": 0, "max_nodes": 1,
     "islands": 1, "migrate_every": 0, "migrants": 1, "champion_episodes": 1, "selection_episodes": 2, "trials": 2,
-    "training_generations": 1, "hidden": 1, "published_seeds": 1, "reference_seeds": 0, "reference_generations": 1,
+    "training_generations": 1, "training_episodes": 1, "hidden": 1, "published_seeds": 1, "reference_seeds": 0,
+    "reference_generations": 1,
 }  # fmt: skip
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
@@ -238,7 +241,7 @@ def _search(config: Config, fields: dict[str, Any]) -> wann.Config:
 _QUICK = Config()
 _STANDARD = replace(
     _QUICK, seed=2, seeds=12, generations=512, migrate_every=8, migrants=4, training_generations=1500,
-    reference_seeds=20,
+    training_episodes=16, reference_seeds=20,
 )  # fmt: skip
 PRESETS = {
     "quick": _QUICK,
@@ -353,7 +356,9 @@ def _after(config: Config, task: Any) -> float:
     nets = config.seeds + len(references(config)) * config.reference_seeds if isinstance(task, tasks.SwingUp) else 1
     shown = 2 * (config.trials + config.selection_episodes) * len(SWEEP)
     chosen = CANDIDATES * config.champion_episodes * len(wann.SHARED_WEIGHTS)
-    return float(_length(task) * (2 * config.training_generations * 64 * 8 + nets * (shown + chosen)))
+    return float(
+        _length(task) * (2 * config.training_generations * 64 * config.training_episodes + nets * (shown + chosen))
+    )
 
 
 # The run
@@ -375,8 +380,9 @@ def run(config: Config, *, store: Callable[[str], Store] | None = None, monitor:
 
     monitor = monitor or Monitor()
     budget = Budget(
-        config.trials, config.champion_episodes, config.selection_episodes, config.training_generations, config.hidden
-    )
+        config.trials, config.champion_episodes, config.selection_episodes, config.training_generations, config.hidden,
+        config.training_episodes,
+    )  # fmt: skip
     groups: dict[str, xr.Dataset] = {}
     for name, task, search, key in _prepared(config):
         keys, later = search_keys(key, seeds_of(config, name))

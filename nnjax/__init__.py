@@ -29,6 +29,7 @@ _SUBMODULES = (
     "plans",
     "plotting",
     "regularizers",
+    "report",
     "results",
     "saved",
     "schedules",

@@ -6,10 +6,12 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
+import re
 import sys
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +30,27 @@ Run = Callable[..., Mapping[str, Array]]
 
 # A lane has a column even where every axis is static.
 NO_AXIS = "_lane"
+# In place of a program's bytes, where it cannot even be compiled in the memory there is.
+TOO_LARGE = sys.maxsize
+
+
+class OutOfMemory(MemoryError):
+    """Lanes of a sweep that do not fit into memory.
+
+    Attributes:
+      fact: what happened.
+      advice: what to change in the call of `nnjax.sweep.sweep`; someone who did not write it needs other advice.
+      sweep: name of the sweep, once it is known.
+    """
+
+    sweep = ""
+
+    def __init__(self, fact: str, advice: str):
+        super().__init__(fact, advice)
+        self.fact, self.advice = fact, advice
+
+    def __str__(self) -> str:
+        return f"{self.fact}; {self.advice}"
 
 
 @dataclass(frozen=True)
@@ -136,12 +159,14 @@ class Work:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise MemoryError(
-                f"out of memory with {self.side} lanes side by side; pass width={max(1, self.side // 4)} to sweep"
+            if self.side == 1:
+                raise OutOfMemory("out of memory with one lane at a time", "make the run smaller") from error
+            raise OutOfMemory(
+                f"out of memory with {self.side} lanes side by side", f"pass width={max(1, self.side // 4)} to sweep"
             ) from error
 
     def compile(self, chunk: Chunk) -> int:
-        """Compile for chunks like this one; returns the bytes that it will use on a device."""
+        """Compile for chunks like this one; returns the bytes that it will use on a device, or `TOO_LARGE`."""
         devices = hosts.devices()[: self.devices]
         lanes = len(next(iter(chunk.lanes.values())))
         used = max(d for d in range(1, len(devices) + 1) if lanes % d == 0)
@@ -154,7 +179,7 @@ class Work:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            return sys.maxsize
+            return TOO_LARGE
         if self.monitor:
             self.monitor.spend("compile", time.perf_counter() - start)
             self.monitor.count("programs")
@@ -189,44 +214,130 @@ def _one_blas_thread_a_device(devices: int) -> contextlib.AbstractContextManager
     return threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
-def content(value: Any, depth: int = 0) -> Any:
+# Deeper than anything that is meant.
+_DEEPEST = 100
+
+
+def content(value: Any, within: tuple[Any, ...] = ()) -> Any:
     """What a value consists of, as JSON: the same for equal content, whatever its address in memory.
 
     Functions count by their code, constants, defaults and what they close over; module-level names that they
-    use do not (a study's folder guards those by the digest of the sources).
+    use do not (a study's folder guards those by the digest of the sources). Classes and modules count by their names.
+
+    Args:
+      value: anything.
+      within: the objects that hold it, the outermost first.
+
+    Raises:
+      ValueError: something in it shows no content, such as a lock or an open file, or is nested too deep.
     """
-    if depth > 12:
-        return "..."
-    inner = functools.partial(content, depth=depth + 1)
     if value is None or isinstance(value, str | int | float | bool):
         return repr(value)
+    for levels, holder in enumerate(reversed(within)):
+        if holder is value:  # a function that calls itself
+            return {"levels up": levels}
+    if len(within) > _DEEPEST:
+        raise ValueError(
+            f"a {type(within[0]).__name__} is nested deeper than {_DEEPEST} levels, too deep to tell it from another; "
+            "give what a run uses as data or axes"
+        )
+    inner = functools.partial(content, within=(*within, value))
+    for parts in (_content_of_data, _content_of_code):
+        if (found := parts(value, inner)) is not None:
+            return found
+    return _content_of_object(value, inner)
+
+
+def _content_of_data(value: Any, inner: Callable[[Any], Any]) -> Any:
+    """Content of a collection, an array or another plain value; None for anything else."""
     if isinstance(value, Mapping):
-        return {str(name): inner(item) for name, item in sorted(value.items(), key=lambda pair: str(pair[0]))}
+        if all(isinstance(name, str) for name in value):
+            return {name: inner(item) for name, item in sorted(value.items())}
+        return {"pairs": sorted(([inner(name), inner(item)] for name, item in value.items()), key=json.dumps)}
     if isinstance(value, list | tuple | range):
         return [inner(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return {"set": sorted((inner(item) for item in value), key=json.dumps)}
+    if isinstance(value, bytes | bytearray):
+        return {"bytes": bytes(value).hex()}
+    if isinstance(value, os.PathLike):
+        return {type(value).__name__: repr(os.fspath(value))}
+    if isinstance(value, re.Pattern):
+        return {"pattern": [repr(value.pattern), value.flags]}
+    if isinstance(value, complex | types.EllipsisType | np.dtype | jax.Device | jax.tree_util.PyTreeDef):
+        return {type(value).__name__: repr(value)}
+    if hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, type):
+        return _content_of_array(value, inner)
+    return None
+
+
+def _content_of_array(value: Any, inner: Callable[[Any], Any]) -> Any:
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    array = np.ascontiguousarray(value)
+    if not array.dtype.hasobject:
+        return [str(array.shape), str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()]
+    # Its bytes would be addresses. What is no array of NumPy's, as a sparse matrix, is an object with fields.
+    return [str(array.shape), inner(array.ravel().tolist())] if isinstance(value, np.ndarray) else None
+
+
+def _content_of_code(value: Any, inner: Callable[[Any], Any]) -> Any:
+    """Content of a function, a class or a module; None for anything else."""
     if isinstance(value, functools.partial):
         return [inner(value.func), inner(value.args), inner(value.keywords)]
     if isinstance(value, types.CodeType):
         return [value.co_code.hex(), inner(value.co_consts), list(value.co_names)]
     if isinstance(value, types.FunctionType):
-        cells = [inner(cell.cell_contents) for cell in value.__closure__ or ()]
         return [
             value.__qualname__,
             inner(value.__code__),
             inner(value.__defaults__),
             inner(value.__kwdefaults__),
-            cells,
+            [_content_of_cell(cell, inner) for cell in value.__closure__ or ()],
         ]
     if isinstance(value, types.MethodType):
         return [inner(value.__func__), inner(value.__self__)]
-    if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
-        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}"
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-            value = jax.random.key_data(value)
-        array = np.ascontiguousarray(value)
-        return [str(array.shape), str(array.dtype), hashlib.sha256(array.tobytes()).hexdigest()]
+    if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType | np.ufunc):
+        name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value.__name__)}"
+        owner = None if isinstance(value, type) else getattr(value, "__self__", None)
+        return name if owner is None or isinstance(owner, types.ModuleType) else [name, inner(owner)]
     if hasattr(value, "__wrapped__"):
-        return inner(value.__wrapped__)
-    fields = getattr(value, "__dataclass_fields__", None) or getattr(value, "__dict__", {})
-    return [type(value).__qualname__, {name: inner(getattr(value, name, None)) for name in sorted(fields)}]
+        rules = [rule for name in ("jvp", "fwd", "bwd") if (rule := getattr(value, name, None)) is not None]
+        return [inner(value.__wrapped__), inner(rules)] if rules else inner(value.__wrapped__)
+    return None
+
+
+def _content_of_cell(cell: types.CellType, inner: Callable[[Any], Any]) -> Any:
+    try:
+        held = cell.cell_contents
+    except ValueError:  # not assigned yet
+        return "empty"
+    return inner(held)
+
+
+def _content_of_object(value: Any, inner: Callable[[Any], Any]) -> Any:
+    """Content of an object: its class by name, with its fields or, where it has none, what it would be pickled as."""
+    fields = getattr(value, "__dataclass_fields__", None) or {
+        *getattr(value, "__dict__", {}), *(name for kind in type(value).__mro__ for name in _slots(kind))
+    }  # fmt: skip
+    if fields:
+        return [type(value).__qualname__, {name: inner(getattr(value, name, None)) for name in sorted(fields)}]
+    try:
+        maker, *parts = value.__reduce_ex__(4)
+    except Exception:
+        raise ValueError(
+            f"a {type(value).__name__} shows no content, so it cannot be told from another; give what a run uses as "
+            "data or axes, or make it inside the run"
+        ) from None
+    made_of = [list(part) if isinstance(part, Iterator) else part for part in parts if part is not None]
+    return [type(value).__qualname__, getattr(maker, "__qualname__", ""), inner(made_of)]
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    names = kind.__dict__.get("__slots__", ())
+    names = (names,) if isinstance(names, str) else tuple(names)
+    return tuple(
+        f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") and not name.endswith("__") else name
+        for name in names
+        if name not in ("__dict__", "__weakref__")
+    )

@@ -12,8 +12,8 @@ On this machine, a worker process for every core, over an encrypted connection o
 The work is sent once to every worker, which compiles it for its own devices; then come the chunks, and their results
 in the order in which they are done. The chunk of a worker that dies is computed by another. Chunks are cut by the
 process that calls `sweep`, so the numbers are the same bit for bit whoever computes them: a worker must have the same
-versions and kind of device, and at least as many devices (on CPU it makes itself as many); another one is refused.
-Hosts with another make of processor may differ in the last bits.
+versions and kind of device, the same files of the study, and at least as many devices (on CPU it makes itself as
+many); another one is refused. Hosts with another make of processor may differ in the last bits.
 
 A whole study: its sweeps take the executor as they take a store::
 
@@ -36,22 +36,33 @@ Kubernetes: Dask's operator (``dask_kubernetes.operator.KubeCluster(name="sweep"
 that holds nnjax and the study, and ``dask_executor(cluster.get_client())`` from a pod of the same image. Keep the
 scheduler's service inside the cluster by a network policy.
 
-Who reaches a scheduler runs code on its workers. An address is therefore refused unless it is this machine's loopback
-or encrypted (``tls://`` with ``security``); of a client that you made yourself it is you who knows.
+Who reaches a scheduler runs code on its workers. An address is therefore refused unless it is encrypted (``tls://``
+with ``security``). An unencrypted one on loopback is open to every user of the machine, say of a login node: it is
+taken with ``unencrypted=True`` alone, for a machine of your own. Of a client that you made yourself it is you who
+knows.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
+import hashlib
 import importlib
+import importlib.util
+import io
 import os
+import sys
+import sysconfig
 import threading
 from collections.abc import Iterator, Sequence
-from types import ModuleType
+from concurrent.futures import CancelledError
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import jax
+import jaxlib
 import numpy as np
 
 from nnjax import results
@@ -77,30 +88,36 @@ def _distributed() -> ModuleType:
 # The executor
 
 
-def dask_executor(target: Any, *, security: Any = None, attempts: int = 3, timeout: float = 60.0) -> Executor:
+def dask_executor(
+    target: Any, *, security: Any = None, attempts: int = 3, timeout: float = 60.0, unencrypted: bool = False
+) -> Executor:
     """An executor that sends chunks to the workers of a Dask cluster.
 
     Args:
-      target: a ``distributed.Client``, which stays open, or the address of a scheduler: on loopback
-        (``tcp://127.0.0.1:8786``) or encrypted (``tls://HOST:8786``).
+      target: a ``distributed.Client``, which stays open, or the address of a scheduler: ``tls://HOST:8786``, or with
+        ``unencrypted`` one on loopback, ``tcp://127.0.0.1:8786``.
       security: ``distributed.Security`` with the certificates for an address.
-      attempts: how often chunks are sent again where the work was lost with all workers that held it. (Where one of
-        several workers dies Dask itself sends its chunk to another, three times at most.)
-      timeout: seconds to wait for a first worker.
+      attempts: how often in a row chunks are sent, the first time included, without one coming back: where the work
+        is lost with all workers that held it, what is left is sent again. (Where one of several workers dies Dask
+        itself sends its chunk to another, three times at most.)
+      timeout: seconds to wait for the scheduler and for a first worker.
+      unencrypted: take an address on loopback without encryption. Every user of the machine can then run code in your
+        name; pass it where there is no other.
 
     Returns:
-      What `nnjax.sweep.sweep` takes as ``executor``. As it runs, it raises RuntimeError where no worker comes, a worker
-      does not fit, or a chunk ends every worker it is sent to; and what a lane itself raises.
+      What `nnjax.sweep.sweep` takes as ``executor``. As it runs, it raises RuntimeError where no scheduler or worker
+      answers, the scheduler goes, a worker does not fit, or a chunk ends every worker it is sent to; and what a lane
+      itself raises.
 
     Raises:
       ModuleNotFoundError: dask.distributed is not installed.
-      ValueError: an address that is neither on loopback nor encrypted.
+      ValueError: an address that is not encrypted, unless it is on loopback and ``unencrypted`` says so.
     """
     distributed = _distributed()
     if attempts < 1 or timeout <= 0:
         raise ValueError(f"attempts={attempts} must be at least 1 and timeout={timeout} positive")
     if isinstance(target, str):
-        _check_address(target, security)
+        _check_address(target, security, unencrypted)
     elif not isinstance(target, distributed.Client):
         raise ValueError(f"target {type(target).__name__} must be a distributed.Client or the address of a scheduler")
 
@@ -108,7 +125,7 @@ def dask_executor(target: Any, *, security: Any = None, attempts: int = 3, timeo
         with contextlib.ExitStack() as stack:
             client = target
             if isinstance(target, str):
-                client = stack.enter_context(distributed.Client(target, security=security, timeout=timeout))
+                client = stack.enter_context(_joined(target, security, timeout))
             for chunk, (arrays, seconds) in _farm(client, work, chunks, attempts, timeout):
                 work.seconds = seconds
                 if work.monitor:
@@ -118,7 +135,16 @@ def dask_executor(target: Any, *, security: Any = None, attempts: int = 3, timeo
     return execute
 
 
-def _check_address(address: str, security: Any) -> None:
+def _joined(address: str, security: Any, timeout: float) -> Any:
+    try:
+        return _distributed().Client(address, security=security, timeout=timeout)
+    except OSError:
+        raise RuntimeError(
+            f"no scheduler answers at {address} within {timeout:g} s; start one with: dask scheduler"
+        ) from None
+
+
+def _check_address(address: str, security: Any, unencrypted: bool) -> None:
     protocol, separator, host = address.rpartition("://")
     if (separator and protocol not in ("tcp", "tls")) or not host.rpartition(":")[2].isdigit():
         raise ValueError(f"address {address!r} must be tcp://HOST:PORT on loopback, or tls://HOST:PORT")
@@ -129,26 +155,37 @@ def _check_address(address: str, security: Any) -> None:
             f"address {address!r} is neither on this machine's loopback nor encrypted: who reaches it runs code on its "
             "workers; use tls://HOST:PORT with security, or pass a distributed.Client of your own"
         )
+    if protocol != "tls" and not unencrypted:
+        raise ValueError(
+            f"address {address!r} is open to every user of this machine; use tls://HOST:PORT with security or "
+            "cluster.local, or pass unencrypted=True where there is no other user"
+        )
 
 
 def _farm(
     client: Any, work: Work, chunks: Sequence[Chunk], attempts: int, timeout: float
 ) -> Iterator[tuple[Chunk, Result]]:
     """Every chunk with its result, as they are done; sent again where the work itself was lost."""
-    left = list(chunks)
-    for _ in range(attempts):
-        try:
-            client.wait_for_workers(1, timeout=timeout)
-            [sent] = client.scatter([work], broadcast=True, hash=False, timeout=timeout)
-        except TimeoutError:
+    left, fruitless = list(chunks), 0
+    address = client.scheduler.address
+    expected = _machine() | {"devices": work.devices, "sources": _sources(work.run)}
+    while left:
+        if fruitless == attempts:
             raise RuntimeError(
-                f"no worker joined the scheduler within {timeout:g} s; start one with: dask worker"
-            ) from None
-        expected = _machine() | {"devices": work.devices}
-        submitted = client.map(functools.partial(_compute, expected=expected), [sent] * len(left), left, pure=False)
+                f"{len(left)} chunks were lost with the workers that held the work, {attempts} times in a row"
+            )
+        with _gone_in_words(address):
+            try:
+                client.wait_for_workers(1, timeout=timeout)
+                [sent] = client.scatter([work], broadcast=True, hash=False, timeout=timeout)
+            except TimeoutError:
+                raise RuntimeError(
+                    f"no worker joined the scheduler within {timeout:g} s; start one with: dask worker"
+                ) from None
+            submitted = client.map(functools.partial(_compute, expected=expected), [sent] * len(left), left, pure=False)
         waiting = dict(zip(submitted, left, strict=True))
         del submitted
-        left = []
+        left, fruitless = [], fruitless + 1
         try:
             for future in _distributed().as_completed(list(waiting)):
                 chunk = waiting.pop(future)
@@ -156,26 +193,130 @@ def _farm(
                     if future.status in ("cancelled", "lost"):
                         left.append(chunk)
                         continue
-                    result = _result(future)
+                    result = _result(future, address)
+                except CancelledError:
+                    left.append(chunk)
+                    continue
                 finally:
                     future.release()
+                fruitless = 0
                 yield chunk, result
         finally:
-            client.cancel([sent, *waiting])
-        if not left:
-            return
-    raise RuntimeError(f"{len(left)} chunks were lost with the workers that held the work, {attempts} times over")
+            with contextlib.suppress(OSError):  # a scheduler that is gone has forgotten them
+                client.cancel([sent, *waiting])
 
 
-def _result(future: Any) -> Result:
-    """What a task gave, or its error; the end of its workers in one sentence."""
+@contextlib.contextmanager
+def _gone_in_words(address: str) -> Iterator[None]:
     try:
-        return future.result()
-    except _distributed().KilledWorker as error:
-        raise RuntimeError(
-            f"a chunk ended every worker that it was sent to, the last at {error.last_worker.address}; if their memory "
-            "ran out, pass a smaller width or memory_budget to sweep"
-        ) from None
+        yield
+    except OSError:
+        raise RuntimeError(f"the scheduler at {address} is gone; run again to go on from the last chunk") from None
+
+
+def _result(future: Any, address: str) -> Result:
+    """What a task gave, or its error; the end of its workers in one sentence."""
+    # A lane may raise an OSError of its own, which passes as it is.
+    with contextlib.nullcontext() if future.status == "error" else _gone_in_words(address):
+        try:
+            return future.result()
+        except _distributed().KilledWorker as error:
+            raise RuntimeError(
+                f"a chunk ended every worker that it was sent to, the last at {error.last_worker.address}; if their "
+                "memory ran out, pass a smaller width or memory_budget to sweep"
+            ) from None
+
+
+# What a study consists of
+
+# Packages of which the code or the version is compared by itself.
+_COMPARED = ("nnjax", "jax", "jaxlib", "numpy")
+
+
+def _sources(run: Any) -> dict[str, str]:
+    """Digests of the modules that ``run`` needs and that every worker imports from files of its own, by name.
+
+    These are the modules that it is pickled by, and those that they import, as far as they are neither installed nor
+    of this package; of an installed study those of the same package.
+    """
+    kept = _home(run)
+    left, found = sorted(_modules_by_name(run)), dict[str, str]()
+    while left:
+        name = left.pop()
+        module = sys.modules.get(name)
+        file = Path(getattr(module, "__file__", None) or "")
+        if name in found or name in ("__main__", "__mp_main__") or file.suffix != ".py" or not file.is_file():
+            continue
+        top = name.partition(".")[0]
+        if top in _COMPARED or (_is_installed(file) and top != kept):
+            continue
+        found[name] = _digest(name) or ""
+        left += _imported(name, file)
+    return found
+
+
+def _home(run: Any) -> str:
+    """The top package of a run's own module."""
+    while inner := getattr(run, "func", None) or getattr(run, "__func__", None) or getattr(run, "__wrapped__", None):
+        run = inner
+    return str(getattr(run, "__module__", "")).partition(".")[0]
+
+
+def _modules_by_name(run: Any) -> set[str]:
+    """Modules that the pickled ``run`` refers to by name."""
+    import cloudpickle
+
+    pickler: Any = cloudpickle.Pickler
+    names: set[str] = set()
+
+    class Names(pickler):
+        def persistent_id(self, value: Any) -> None:
+            named = isinstance(value, type | FunctionType | BuiltinFunctionType)
+            kind = value if named else type(value)
+            names.add(value.__name__ if isinstance(value, ModuleType) else str(getattr(kind, "__module__", "")))
+
+    with contextlib.suppress(Exception):  # told where it is sent
+        Names(io.BytesIO()).dump(run)
+    return names
+
+
+def _is_installed(file: Path) -> bool:
+    places = {Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib")}
+    return bool({"site-packages", "dist-packages"} & {*file.parts}) or not places.isdisjoint(file.parents)
+
+
+def _imported(name: str, file: Path) -> Iterator[str]:
+    """Names of what a module imports, anywhere in its text, and of the packages around; some may be no modules."""
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    names = {package}
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    for each in sorted(names):
+        parts = each.split(".")
+        yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+def _digest(name: str) -> str | None:
+    """Digest of a module's file as it was when it was first asked for, None where there is no such module."""
+    module = sys.modules.get(name)
+    spec = getattr(module, "__spec__", None)
+    if module is None:
+        with contextlib.suppress(ImportError, ValueError, AttributeError):
+            spec = importlib.util.find_spec(name)
+    file = getattr(module, "__file__", None) or getattr(spec, "origin", None)
+    # A process goes on with what it has imported, whatever becomes of the file, unless it is imported anew.
+    return _first_digest(file, id(spec) if module else 0) if file and Path(file).is_file() else None
+
+
+@functools.cache
+def _first_digest(file: str, loaded: int) -> str:
+    del loaded
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 # In a worker
@@ -187,6 +328,7 @@ def _compute(work: Work, chunk: Chunk, *, expected: dict[str, Any]) -> Result:
         with contextlib.suppress(RuntimeError):  # JAX has started already, with what it has
             jax.config.update("jax_num_cpu_devices", expected["devices"])
         _check_worker(expected, _machine(), jax.device_count())
+        _check_sources(expected["sources"])
         return work(chunk), work.seconds
 
 
@@ -196,6 +338,8 @@ def _machine() -> dict[str, Any]:
     return {
         "code of nnjax": results.code_digest(),
         "version of jax": jax.__version__,
+        "version of jaxlib": jaxlib.__version__,
+        "version of NumPy": np.__version__,
         "device": jax.devices()[0].device_kind,
     }
 
@@ -212,6 +356,16 @@ def _check_worker(expected: dict[str, Any], found: dict[str, Any], devices: int)
             f"a worker has {devices} devices and the sweep is laid out for {expected['devices']}; start workers with "
             f"JAX_NUM_CPU_DEVICES={expected['devices']}, or sweep with fewer"
         )
+
+
+def _check_sources(expected: dict[str, str]) -> None:
+    for name, digest in expected.items():
+        found = _digest(name)
+        if found != digest:
+            raise RuntimeError(
+                f"a worker has {'another version of' if found else 'no'} module {name!r}, which the run needs; use the "
+                "same files of the study everywhere and start the workers anew"
+            )
 
 
 # On one machine

@@ -2,19 +2,26 @@
 
 The engine is `jax.distributed`. Start one process a host (or several), each with the same script::
 
-    from nnjax import hosts
+    from nnjax import hosts, results
     from nnjax.sweep import sweep, use_all_cores
 
     use_all_cores()
     hosts.connect("10.0.0.1:9911", processes=2, process=0)  # process=1 on the second host
-    found = sweep(run, axes, key=key, store=folder.store("panel") if hosts.index() == 0 else None)
+    if hosts.index() == 0:
+        with results.Folder("found", {"study": "mine"}) as folder:
+            found = sweep(run, axes, key=key, store=folder.store("panel"))
+    else:
+        found = sweep(run, axes, key=key)
 
 `sweep` then lays its lanes over the devices of all processes. Its result is the same everywhere, and bit for bit
 that of one process with as many devices of that kind. Process 0 alone reads and writes the store; what it finds there
 it tells the others, so that all agree on the chunks that are missing.
 
-Where a process fails with an error, every process stops with one that says so. Where one is killed, the others stop
-at their next exchange or after the heartbeat: start all of them again, and they go on from the last chunk stored.
+Where a process fails with an error, or ends before the others, every process stops at its next exchange with a
+`HostError` that says so. Where one is killed, the others mostly stop so as well. Not so where process 0 is killed,
+which holds the coordinator, or where the others compute for longer than the heartbeat after a kill: then JAX aborts
+them, with a log of its own in C++ (exit code 134) and no `HostError`. In either case start all of them again, and
+they go on from the last chunk stored.
 
 Without arguments `connect` takes what the environment says: ``NNJAX_HOSTS`` (``HOST:PORT,PROCESS/PROCESSES``, or
 ``auto``), else what JAX finds out by itself under Slurm, Open MPI, Kubernetes and on Cloud TPUs. Under Slurm::
@@ -27,7 +34,8 @@ Under Kubernetes, an Indexed Job behind a headless service, each pod with ``NNJA
 
 Every process must have the same number of devices: on hosts of different sizes set ``jax_num_cpu_devices`` to that
 of the smallest instead of `use_all_cores`. The coordinator and the exchange between processes have no passwords:
-keep them inside a private network. A coordinator on a loopback address listens there alone.
+keep them inside a private network. A coordinator on a loopback address listens there alone; the exchange (Gloo) does
+not follow it: every process opens a port at the address that its machine's host name stands for.
 """
 
 from __future__ import annotations
@@ -58,6 +66,8 @@ LOOPBACK = re.compile(r"(127(\.\d+){3}|localhost|\[::1\]):\d+")
 
 
 _TOLD = "The other processes stop too."
+_PIECE = 2**30
+"""Bytes that are exchanged at a time."""
 
 
 class HostError(RuntimeError):
@@ -97,8 +107,9 @@ def connect(
       processes: number of processes.
       process: number of this one, from 0.
       heartbeat: seconds without a sign of life after which a process counts as gone, and the others stop.
-      timeout: seconds to wait for the others to appear, and for the last to finish. Where they do not appear, this
-        process ends with a sentence and exit code 1 (JAX itself would abort it with a stack trace).
+      timeout: seconds to wait for the others to appear and, after an error that ends this process, for them to hear
+        of it. Where they do not appear, this process ends with a sentence and exit code 1 (JAX itself would abort it
+        with a stack trace).
 
     Returns:
       The number of this process.
@@ -138,6 +149,7 @@ def connect(
         late.cancel()
     _check_devices()
     exchange(b"")  # now, so that who is lost later is noticed at once
+    _part_in_words(timeout)
     return index()
 
 
@@ -212,25 +224,53 @@ def exchange(payload: bytes) -> list[bytes]:
     """What every process gave, by its number; waits until all have called it.
 
     Raises:
-      HostError: a process is gone. This one then ends without waiting for it, with exit code 1.
+      HostError: a process has ended, or is gone. In the second case this one then ends without waiting for it, with
+        exit code 1.
     """
     if count() == 1:
         return [payload]
-    from jax.experimental import multihost_utils
-
+    if _END.parted:
+        raise HostError(_END.parted)
     try:
-        lengths = multihost_utils.process_allgather(np.array([len(payload)], np.uint32))[:, 0]
-        # Powers of two, so that few programs serve all lengths.
-        room = np.zeros(1 << (int(lengths.max()) - 1).bit_length() if lengths.max() else 1, np.uint8)
-        room[: len(payload)] = np.frombuffer(payload, np.uint8)
-        rows = multihost_utils.process_allgather(room)
+        ended, rows = _gather(payload, ends=False)
     except (jax.errors.JaxRuntimeError, ValueError) as error:  # the second where it is JAX's first collective
         atexit.register(leave)
         raise HostError(
             f"process {index()} lost the others ({str(error).splitlines()[0][:200]}); "
             "start all of them again to go on from the last chunk stored"
         ) from None
-    return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+    if any(ended):
+        number = ended.index(True)
+        why = rows[number].decode(errors="replace")
+        _END.parted = f"process {number} {f'stopped with {why}' if why else 'ended before this one'}"
+        raise HostError(_END.parted)
+    return rows
+
+
+def _gather(payload: bytes, *, ends: bool) -> tuple[list[bool], list[bytes]]:
+    """Which processes are at their end, and what every process gave."""
+    from jax.experimental import multihost_utils
+
+    heads = multihost_utils.process_allgather(np.array([*_halves(len(payload)), ends], np.uint32))
+    lengths = [_whole(*head) for head in heads[:, :2].tolist()]
+    longest, pieces = max(lengths), [[b""] for _ in lengths]
+    for start in range(0, longest, _PIECE):
+        # Powers of two, so that few programs serve all lengths.
+        room = np.zeros(1 << (min(longest - start, _PIECE) - 1).bit_length(), np.uint8)
+        part = payload[start : start + _PIECE]
+        room[: len(part)] = np.frombuffer(part, np.uint8)
+        for row, length, found in zip(multihost_utils.process_allgather(room), lengths, pieces, strict=True):
+            found.append(row[: max(0, min(length - start, _PIECE))].tobytes())
+    return heads[:, 2].astype(bool).tolist(), [b"".join(found) for found in pieces]
+
+
+def _halves(number: int) -> tuple[int, int]:
+    # JAX has no integers of 64 bits unless they are turned on.
+    return number >> 32, number & 0xFFFFFFFF
+
+
+def _whole(high: int, low: int) -> int:
+    return high << 32 | low
 
 
 def leave(code: int = 1) -> NoReturn:
@@ -241,6 +281,52 @@ def leave(code: int = 1) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+# Ending
+
+
+class _End:
+    """What this process knows of its end, and of the others'."""
+
+    own = ""  # the error that ends it
+    parted = ""  # why there is nobody left to exchange with
+
+
+_END = _End()
+
+
+def _part_in_words(timeout: int) -> None:
+    """From now on this process does not end before the others know, who else would wait for it until they are killed.
+
+    An exchange at the end of each, in which it says that it is at its end, and the error where there is one: those who
+    are there as well go, and those who are in the midst of their work hear of it.
+    """
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        before(kind, error, trace)
+        if issubclass(kind, KeyboardInterrupt):
+            leave(130)
+        _END.own = f"{kind.__name__}: {error}"[:500]
+        # Not when the end has begun, for then no thread can be started.
+        late = threading.Timer(timeout, leave)
+        late.daemon = True
+        late.start()
+
+    sys.excepthook = hook
+    atexit.register(_part)
+
+
+def _part() -> None:
+    if _END.parted or not jax.distributed.is_initialized():
+        return
+    _END.parted = "this process is at its end"
+    try:
+        _gather(_END.own.encode(), ends=True)
+    except (jax.errors.JaxRuntimeError, ValueError):  # JAX would wait for those who are gone
+        print(f"process {index()} lost the others at its end", file=sys.stderr)
+        leave()
 
 
 def together(compute: Callable[[], bytes]) -> list[bytes]:

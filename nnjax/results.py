@@ -1,13 +1,15 @@
 """The folder of one run: configuration, provenance, chunks, arrays, figures, report.
 
 Every write is atomic: a temporary name in the same folder, flush to disk, rename, flush of the folder, and
-only then an entry with its SHA-256 in ``manifest.json``. A file whose checksum does not match its entry is
-set aside and its chunk computed again. One process owns a folder at a time, by a lock of the operating system
-that vanishes with its owner, so that a killed run leaves nothing to clean up.
+only then an entry with its SHA-256 in ``manifest.json``. A chunk whose checksum does not match its entry when a sweep
+asks for it is set aside and computed again; one that was written but not entered, by a kill between the two, likewise.
+One process owns a folder at a time, by a lock of the operating system that vanishes with its owner, so that a killed
+run leaves nothing to clean up.
 """
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import io
@@ -15,38 +17,27 @@ import json
 import os
 import platform
 import re
-import sys
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
+
+from nnjax.report import Row, markdown_code, markdown_table, markdown_text, print_rows  # noqa: F401  # names of both
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# What files are called here until they are whole, and the file that a folder is tried with.
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp(\.nc)?")
 
 
 class ResultsError(OSError):
     """A results folder that cannot be used as asked; the message is one sentence for the user."""
-
-
-class Row(NamedTuple):
-    """One line of a report: a claim, what was measured, and how that compares with what was published."""
-
-    claim: str
-    quantity: str
-    measured: str
-    interval: str
-    seeds: int
-    published: str
-    source: str
-    tolerance: str
-    verdict: str
 
 
 # Files
@@ -201,14 +192,53 @@ def _version(name: str) -> str:
 
 
 def code_digest(*modules: Any) -> str:
-    """SHA-256 (16 digits) of the package's sources and of the given modules': changes when any line does."""
+    """SHA-256 (16 digits) of the package's sources, the given modules' and of those beside them that they import.
+
+    It changes when any line of these does, and does not depend on what else is imported in this process. Imports are
+    read from the text, also those within functions; what is imported by a name made at run time is not seen.
+    """
     files = sorted(Path(__file__).parent.rglob("*.py"))
-    files += [Path(module.__file__) for module in modules if getattr(module, "__file__", None)]
+    for module in modules:
+        if getattr(module, "__file__", None):
+            files += [file for file in _imported(Path(module.__file__).resolve()) if file not in files]
     sha = hashlib.sha256()
     for file in files:
         sha.update(file.name.encode())
         sha.update(file.read_bytes())
     return sha.hexdigest()[:16]
+
+
+def _imported(file: Path) -> list[Path]:
+    """A source and those in its folder that it imports, that they import, and so on: itself first, then by name."""
+    home, found, ahead = file.parent, {file}, [file, file.parent / "__init__.py"]
+    while ahead:
+        source = ahead.pop()
+        if source.is_file():
+            found.add(source)
+            names = _names_imported(source.read_bytes(), home)
+            ahead += [home / f"{name}.py" for name in names if home / f"{name}.py" not in found]
+    return [file, *sorted(found - {file})]
+
+
+def _names_imported(source: bytes, home: Path) -> set[str]:
+    """Names of modules in the folder ``home`` that a text may import: alone, relative, or as of packages around it."""
+    dotted = []
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError, RecursionError):  # compiled, or not for this Python: nothing more is known
+        return set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            dotted += [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = node.module.split(".") if node.module else []
+            dotted += [[*start, alias.name] for alias in node.names]
+    return {
+        parts[depth]
+        for parts in dotted
+        for depth in range(len(parts))
+        if depth == 0 or tuple(parts[:depth]) == home.parts[-depth:]
+    }
 
 
 def fingerprint(config: Mapping[str, Any], *modules: Any) -> dict[str, Any]:
@@ -248,7 +278,8 @@ class Folder:
       force_new: where the folder holds another identity, take the next free ``path-2``, ``path-3``, ...
 
     Raises:
-      ResultsError: not writable, owned by another process, or made by another configuration.
+      ResultsError: not writable, owned by another process, made by another configuration, or holding anything that is
+        not of this module; then nothing in it is touched.
     """
 
     def __init__(self, path: str | Path, identity: Mapping[str, Any], *, force_new: bool = False):
@@ -261,9 +292,8 @@ class Folder:
         self._make()
         self._acquire()
         try:
-            for leftover in self.path.rglob(".*.tmp*"):  # of a killed owner: this process now holds the lock
-                leftover.unlink(missing_ok=True)
             self._manifest = self._open_manifest()
+            self._sweep()
         except BaseException:
             self.close()
             raise
@@ -291,7 +321,7 @@ class Folder:
     def _recorded(path: Path) -> Any:
         try:
             return json.loads((path / "manifest.json").read_text())["identity"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _make(self) -> None:
@@ -308,17 +338,35 @@ class Folder:
 
     def _refuse_foreign(self) -> None:
         """Before anything is made there, not even the lock: a folder of our own has its manifest first of all files."""
+        manifest = self.path / "manifest.json"
         try:
-            if not self.path.is_dir() or (self.path / "manifest.json").exists():
-                return
-            others = sorted(p.name for p in self.path.iterdir() if p.name != "lock" and not p.name.startswith("."))
+            others = []
+            if self.path.is_dir() and not manifest.exists():
+                others = sorted(path.name for path in self.path.iterdir() if not _before_manifest(path.name))
         except OSError as error:
             raise ResultsError(f"{str(self.path)!r} cannot be read ({error.strerror or error})") from None
-        if others and not (self.path / "manifest.json").exists():  # it may have come into being meanwhile
+        if manifest.exists():  # it may have come into being meanwhile
+            self._read_manifest()
+        elif others:
             raise ResultsError(
                 f"{str(self.path)!r} holds files of something else ({', '.join(others[:3])}); "
                 "choose a new or empty folder with --out"
             )
+
+    def _sweep(self) -> None:
+        """Remove what a killed owner was writing: by names given here only, from the folders that are written to.
+
+        Call it where this process holds the lock and has read the manifest: this is a folder of our own then.
+        """
+        entered = {(self.path / name).parent for name in self._manifest["files"]}
+        for place in {self.path, self.path / "figures", *(self.path / "chunks").glob("*"), *entered}:
+            # Not through a link, which could lead to any folder of this user.
+            if not place.is_dir() or place.resolve() != self.path.resolve() / place.relative_to(self.path):
+                continue
+            for path in place.iterdir():
+                if _TEMPORARY.fullmatch(path.name) and path.is_file():
+                    with contextlib.suppress(OSError):  # left for the next sweep
+                        path.unlink()
 
     def _acquire(self) -> None:
         try:
@@ -350,6 +398,18 @@ class Folder:
             manifest = {"identity": self.identity, "complete": False, "files": {}, "seconds": {}}
             write_json(path, manifest)
             return manifest
+        manifest, changes = self._read_manifest()
+        if changes:
+            shown = "; ".join(changes[:4]) + (f"; and {len(changes) - 4} more" if len(changes) > 4 else "")
+            raise ResultsError(
+                f"the results folder {str(self.path)!r} belongs to another run ({shown}); "
+                "choose another with --out, or start a new one beside it with --force-new"
+            )
+        return manifest
+
+    def _read_manifest(self) -> tuple[dict[str, Any], list[str]]:
+        """The manifest that is there, and how its identity differs from this run's."""
+        path = self.path / "manifest.json"
         try:
             manifest = json.loads(path.read_text())
             recorded = manifest["identity"]
@@ -359,22 +419,23 @@ class Folder:
             for name, entry in manifest["files"].items():
                 self._inside(name)
                 bytes.fromhex(entry["sha256"])
+            return manifest, list(_differences(recorded, self.identity))
+        except OSError as error:
+            raise ResultsError(f"{str(path)!r} cannot be read ({error.strerror or error})") from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise ResultsError(f"{str(path)!r} is damaged; remove the folder or use --force-new") from None
-        changes = list(_differences(recorded, self.identity))
-        if changes:
-            shown = "; ".join(changes[:4]) + (f"; and {len(changes) - 4} more" if len(changes) > 4 else "")
             raise ResultsError(
-                f"the results folder {str(self.path)!r} belongs to another run ({shown}); "
-                "choose another with --out, or start a new one beside it with --force-new"
-            )
-        return manifest
+                f"{str(path)!r} is damaged or of something else; "
+                "choose another folder with --out, or start a new one beside it with --force-new"
+            ) from None
 
     # Contents
 
     @property
     def complete(self) -> bool:
-        """True once `finish` was called and every file it made is still there, unharmed."""
+        """True once `finish` was called and every file it made is still there, unharmed.
+
+        Chunks are not looked at: what they held is in the results, and a complete run reads them no more.
+        """
         return bool(self._manifest["complete"]) and all(
             self.verified(name) for name in self._manifest["files"] if not name.startswith("chunks/")
         )
@@ -449,8 +510,15 @@ class Folder:
 
     def finish(self) -> None:
         """Mark the run complete: the same command again has nothing left to do."""
+        self._sweep()  # writes whose temporary file could not be removed
         self._manifest["complete"] = True
         self._save()
+
+
+def _before_manifest(name: str) -> bool:
+    """Whether a killed run may have left a file of this name in a folder before its manifest was there."""
+    temporary = _TEMPORARY.fullmatch(name)
+    return name == "lock" or bool(temporary and temporary["name"] in ("probe", "manifest.json"))
 
 
 def _owner(lock: TextIO) -> str:
@@ -485,7 +553,7 @@ class Store:
         self._prefix = f"chunks/{checked_name(name)}"
 
     def load(self, identity: str) -> dict[str, np.ndarray] | None:
-        """The chunk's arrays, or None where it is not finished or is damaged (then it is set aside)."""
+        """The chunk's arrays, or None where it is not finished, damaged or not entered (then it is set aside)."""
         name = f"{self._prefix}/{checked_name(identity)}.npz"
         path = self._folder.place(name)
         if self._folder.verified(name):
@@ -509,45 +577,3 @@ def checked_name(name: str) -> str:
     if not _NAME.fullmatch(name) or ".." in name:
         raise ValueError(f"name {name!r} cannot be a file name; use letters, digits, '.', '_' and '-'")
     return name
-
-
-# The report
-
-
-def markdown_table(rows: Iterable[Row]) -> str:
-    """The rows as a Markdown table; what looks like HTML in a cell is shown, not obeyed."""
-    header = [field.capitalize() for field in Row._fields]
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(_cell(str(cell)) for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    flat = " ".join(text.splitlines()).replace("|", "\\|")
-    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", flat)
-
-
-def markdown_code(text: str) -> str:
-    """Text as a Markdown code span, whatever it holds: the marks round it are longer than any in it."""
-    marks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    space = " " if "`" in text else ""
-    return f"{marks}{space}{' '.join(text.split())}{space}{marks}"
-
-
-def print_rows(rows: Iterable[Row], title: str, file: Any = None, width: int | None = None) -> None:
-    """Print the rows as a table that fits the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_lines=True)
-    table.add_column("claim", ratio=5, overflow="fold")
-    for name in ("measured", "interval", "published", "verdict"):
-        table.add_column(name, ratio=2, overflow="fold")
-    for row in rows:
-        seeds = f"\n{row.seeds} seeds" if row.seeds else ""
-        table.add_row(row.claim, row.measured, row.interval + seeds, row.published, row.verdict)
-    # No markup: "[nan, nan]" is an interval, not a style.
-    console = Console(file=file or sys.stdout, width=width, markup=False, emoji=False)
-    if width is None and not console.is_terminal:
-        console = Console(file=file or sys.stdout, width=120, markup=False, emoji=False)
-    console.print(table)

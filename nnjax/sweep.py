@@ -34,7 +34,7 @@ import jax
 import numpy as np
 
 from nnjax import estimate, hosts
-from nnjax.chunks import Chunk, Run, Work, content, double_precision
+from nnjax.chunks import TOO_LARGE, Chunk, OutOfMemory, Run, Work, content, double_precision
 from nnjax.monitor import Monitor
 from nnjax.plans import STRATEGIES, Grid, Plan, Program, default_budget, plan
 from nnjax.types import Key, PyTree
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "STRATEGIES",
     "Chunk",
+    "OutOfMemory",
     "Plan",
     "Program",
     "Store",
@@ -106,15 +107,17 @@ def _layout(lanes: int, devices: int, width: int, lane_seconds: float, chunk_sec
     return math.ceil(a_chunk / rounds), rounds
 
 
-def _cut(program: Program, lanes_a_chunk: int, sweep_identity: str) -> list[Chunk]:
-    chunks = []
+def _cut(program: Program, side: int, rounds: int, devices: int, sweep_identity: str) -> list[Chunk]:
+    chunks, lanes_a_chunk = [], side * rounds * devices
     for start in range(0, len(program.positions), lanes_a_chunk):
         stop = min(start + lanes_a_chunk, len(program.positions))
         index = [*range(start, stop), *[stop - 1] * (lanes_a_chunk - (stop - start))]
         lanes = {name: tuple(values[i] for i in index) for name, values in program.lanes.items()}
         places = program.positions[start:stop]
-        # Its content alone names a chunk: what is computed, not where it goes.
-        text = json.dumps([sweep_identity, program.static, lanes, stop - start], sort_keys=True, default=str)
+        # Its content alone names a chunk: what is computed, not where it goes. So many lanes side by side are part of
+        # it, for programs of other widths differ in the last bits.
+        whole = [sweep_identity, program.static, lanes, stop - start, side]
+        text = json.dumps(whole, sort_keys=True, default=str)
         identity = hashlib.sha256(text.encode()).hexdigest()[:24]
         chunks.append(Chunk(dict(program.static), lanes, places, identity))
     return chunks
@@ -160,7 +163,8 @@ def sweep(
       padded: an axis of sizes that may share a program (see the module's text).
       strategy: ``auto``, ``loop``, ``pad`` or ``bucket`` for the padded axis; see `plan`.
       width: lanes side by side on one device; default 8 on CPU, up to 1024 on GPU and TPU. Always 1 for runs that
-        decompose matrices on several CPU devices, which would wait for each other for ever side by side.
+        decompose matrices on several CPU devices, which would wait for each other for ever side by side. Other widths
+        give other last bits, so that chunks stored with one are not taken with another.
       memory_budget: bytes that one chunk may use on one device; default half of the machine's memory over
         its devices, or 80 % of a GPU's (the least of all hosts). Wider programs are halved until they fit.
       float64: `jax.enable_x64` round this sweep alone: what has no dtype of its own is double. (Flax modules keep
@@ -178,9 +182,9 @@ def sweep(
       touch no other.
 
     Raises:
-      ValueError: see `plan`; or ``run`` gives different shapes at different static values; or several hosts are given
-        an executor.
-      MemoryError: one lane alone does not fit.
+      ValueError: see `plan`; or ``run`` gives different shapes at different static values; or holds something whose
+        content cannot be seen, such as a lock; or several hosts are given an executor.
+      OutOfMemory: a MemoryError; one lane alone does not fit, or several did not fit side by side as they were to.
       nnjax.hosts.HostError: another host failed, is gone, or calls another sweep.
     """
     monitor = monitor or Monitor()
@@ -208,9 +212,13 @@ def sweep(
         _check_results(blueprint, dims or {}, coords or {}, tuple(grid.axes))
         monitor.begin(name, blueprint.run_seconds + blueprint.compile_seconds)
         collected: dict[str, np.ndarray] = {}
-        for program in blueprint.programs:
-            for chunk, arrays in _run_program(program, blueprint.width, session):
-                _collect(collected, chunk, arrays, math.prod(grid.shape))
+        try:
+            for program in blueprint.programs:
+                for chunk, arrays in _run_program(program, blueprint.width, session):
+                    _collect(collected, chunk, arrays, math.prod(grid.shape))
+        except OutOfMemory as error:
+            error.sweep = name
+            raise
         monitor.end()
     if "diverged" not in collected:
         collected["diverged"] = _diverged(collected)
@@ -306,7 +314,7 @@ def _run_program(program: Program, width: int, session: _Session) -> Iterator[tu
         side, rounds = _layout(
             len(program.positions), session.devices, width, program.lane_seconds, session.chunk_seconds
         )
-        chunks = _cut(program, side * rounds * session.devices, session.identity)
+        chunks = _cut(program, side, rounds, session.devices, session.identity)
         stored = {c.identity: session.load(c) for c in chunks}
         missing = [c for c in chunks if stored[c.identity] is None]
         if not missing:
@@ -316,10 +324,13 @@ def _run_program(program: Program, width: int, session: _Session) -> Iterator[tu
         if needed <= session.budget:
             break
         if side == 1:
-            raise MemoryError(
-                f"one lane of {program.static or 'this sweep'} needs {needed / 2**20:.0f} MiB a device and the "
-                f"budget is {session.budget / 2**20:.0f} MiB; raise memory_budget or make the run smaller"
-            )
+            lane = f"one lane of {program.static or 'this sweep'}"
+            if needed == TOO_LARGE:
+                raise OutOfMemory(f"memory ran out when {lane} alone was compiled", "make the run smaller")
+            raise OutOfMemory(
+                f"{lane} needs {needed / 2**20:.0f} MiB a device and the budget of memory is "
+                f"{session.budget / 2**20:.0f} MiB", "raise memory_budget or make the run smaller",
+            )  # fmt: skip
         width = max(1, side // 2)
     monitor.advance(estimate.machine().compile_seconds)
     for chunk in chunks:

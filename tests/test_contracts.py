@@ -17,8 +17,8 @@ SOURCES = sorted([*(ROOT / "nnjax").rglob("*.py"), *(ROOT / "experiments").glob(
 # A file imports only what stands before it.
 ORDER = (
     "types", "naming", "activations", "initializers", "losses", "regularizers", "metrics", "schedules", "optimizers",
-    "conv", "statistics", "estimate", "monitor", "theory", "data", "hosts", "chunks", "plans", "results", "saved",
-    "batches", "train", "sweep", "cluster", "models", "classical", "plotting", "wann",
+    "conv", "statistics", "estimate", "monitor", "theory", "data", "hosts", "chunks", "plans", "report", "results",
+    "saved", "batches", "train", "sweep", "cluster", "models", "classical", "plotting", "wann",
 )  # fmt: skip
 
 

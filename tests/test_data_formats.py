@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import signal
 import tarfile
 from functools import partial
 
@@ -141,6 +142,57 @@ def special(kind: bytes, name="a", **fields) -> tarfile.TarInfo:
     for field, value in fields.items():
         setattr(info, field, value)
     return info
+
+
+def raw_header(kind: bytes, size: int, **changes: int) -> bytes:
+    """The 512 bytes of a header, with a length that tarfile would not write and bytes changed at will."""
+    header = bytearray(special(kind).tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = (size % 2**96).to_bytes(12) if size < 0 else b"%011o\0" % size
+    for place, value in changes.items():
+        header[int(place.strip("_"))] = value
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+END = bytes(1024)
+LONG_NAME = raw_header(b"L", 512) + b"a".ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        *[(raw_header(kind, -1024) + END, "an entry of -1,024 bytes") for kind in (b"0", b"x", b"L", b"K", b"g", b"Z")],
+        (LONG_NAME * 3000 + raw_header(b"0", 0) + END, "recursion"),
+        (raw_header(b"S", 0, _482=1), "not a sound"),
+        (raw_header(b"S", 0, _482=1) + bytes(100), "not a sound"),
+        (raw_header(b"x", 512) + b"18 size=-00000512\n".ljust(512, b"\0") + raw_header(b"0", 0) + END, "-512 bytes"),
+        (raw_header(b"x", 10**6) + b"1" * 10**6, "an entry of 1,000,000 bytes"),
+    ],
+    ids=["back", "pax back", "name back", "link back", "global back", "unknown back", "chain", "sparse", "sparse cut",
+         "pax size", "digits"],
+)  # fmt: skip
+def test_tars_that_would_keep_their_reader_busy_or_break_it(content, says):
+    """Without the limits some of these run for ever, or for hours; each is refused in a moment."""
+    assert formats.read_tar(LONG_NAME + raw_header(b"0", 0) + END, members=5, member_bytes=100, what="f") == {"a": b""}
+    with time_limit(10), pytest.raises(DataError, match=says):
+        formats.read_tar(content, members=5, member_bytes=100, what="archive")
+
+
+@contextlib.contextmanager
+def time_limit(seconds):
+    """Fail rather than hang."""
+
+    def stop(*_):
+        raise TimeoutError(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Studies as a user runs them: through their command line, in processes of their own."""
 
 import ast
+import contextlib
 import json
 import os
 import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -97,12 +100,24 @@ def test_the_example_study_fills_a_results_folder(finished):
 
 def test_the_same_command_again_has_nothing_to_do(finished):
     folder, _ = finished
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     again = _run("learning_rates", "--out", folder, cwd=folder.parent)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert again.returncode == 0
     assert "nothing was left to do" in again.stdout
     assert "the largest rate still learns" in again.stdout
-    assert time.monotonic() - start < 20
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 20  # other load is not its fault
+
+
+def test_a_run_is_the_same_whatever_else_was_imported(finished):
+    """As in a notebook of two studies; and whether the study was started as a script or imported."""
+    folder, _ = finished
+    (folder.parent / "another_study.py").write_text("RATE = 0.1\n")
+    code = f"import another_study, learning_rates, sys; sys.exit(learning_rates.main(['--out', {str(folder)!r}]))"
+    again = subprocess.run([sys.executable, "-c", code], cwd=folder.parent, env=_environment(), capture_output=True,
+                           text=True, timeout=300)  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert "nothing was left to do" in again.stdout
 
 
 def test_another_configuration_is_refused_and_force_new_starts_beside(finished):
@@ -231,6 +246,34 @@ def test_a_stop_is_quick_names_the_command_and_what_follows_resumes(example, num
     computed, found = map(int, re.search(r"(\d+) chunks computed, (\d+) found finished", resumed.stdout).groups())
     assert found >= 1
     assert computed >= 1, "the stop must fall in mid-sweep for this test to say anything"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_heard_while_other_hosts_are_waited_for(example, number):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    place = f"127.0.0.1:{port},0/2"
+    command = [sys.executable, "-m", "learning_rates", "--hosts", place, "--out", f"waited-{number}"]
+    process = subprocess.Popen(command, cwd=example, env=_environment(), stderr=subprocess.PIPE, text=True,
+                               stdout=subprocess.DEVNULL)  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break  # it listens, so it waits for the other
+            time.sleep(0.05)
+        time.sleep(0.5)
+        start = time.monotonic()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=10)
+        assert time.monotonic() - start < 5
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 128 + number
+    assert f"--hosts {place}" in errors
+    assert "Traceback" not in errors
+    assert not (example / f"waited-{number}").exists()
 
 
 def test_a_second_process_on_the_folder_is_told_who_owns_it(example):

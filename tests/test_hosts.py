@@ -99,9 +99,9 @@ class _Threads:
         self._count, self._said, self._barrier = count, [b""] * count, threading.Barrier(count, timeout=20)
         monkeypatch.setattr(hosts, "count", lambda: count)
         monkeypatch.setattr(hosts, "index", lambda: self.number.value)
-        monkeypatch.setattr(hosts, "exchange", self._exchange)
+        monkeypatch.setattr(hosts, "exchange", self.exchange)
 
-    def _exchange(self, payload):
+    def exchange(self, payload):
         self._said[hosts.index()] = payload
         self._barrier.wait()
         answers = list(self._said)
@@ -207,6 +207,81 @@ def test_processes_with_different_devices_are_told_what_to_set(monkeypatch):
         hosts._check_devices()
 
 
+@pytest.fixture
+def three_gathering(monkeypatch):
+    """Three processes that are threads, down to what JAX gathers."""
+    exchange = hosts.exchange
+    threads = _Threads(3, monkeypatch)
+    monkeypatch.setattr(hosts, "exchange", exchange)
+
+    def gather(array):
+        return np.stack(threads.exchange(array))
+
+    monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", gather)
+    monkeypatch.setattr(hosts, "_END", hosts._End())
+    return threads
+
+
+@pytest.mark.parametrize("piece", [2**30, 8, 3])
+def test_payloads_of_any_length_are_exchanged_in_pieces(three_gathering, monkeypatch, piece):
+    monkeypatch.setattr(hosts, "_PIECE", piece)
+    said = [b"", b"twelve bytes", b"five."]
+    assert three_gathering.run(lambda: hosts.exchange(said[hosts.index()])) == [said] * 3
+    assert three_gathering.run(lambda: hosts.exchange(b"")) == [[b""] * 3] * 3
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**32 - 1, 2**32, 5 * 2**32 + 7])
+def test_lengths_beyond_32_bits_are_told(length):
+    halves = np.array(hosts._halves(length), np.uint32)
+    assert hosts._whole(*halves.tolist()) == length
+
+
+@pytest.mark.parametrize(
+    ("own", "heard"), [("KeyError: 'x'", "process 1 stopped with KeyError: 'x'"), ("", "process 1 ended before")]
+)
+def test_an_end_is_heard_by_all_in_their_next_exchange(three_gathering, monkeypatch, own, heard):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    local = threading.local()
+
+    class End:
+        """What each of the threads knows."""
+
+        def __getattr__(self, name):
+            return local.__dict__.get(name, own if name == "own" else "")
+
+        def __setattr__(self, name, value):
+            local.__dict__[name] = value
+
+    monkeypatch.setattr(hosts, "_END", End())
+
+    def work():
+        if hosts.index() == 1:
+            return hosts._part()
+        for _ in range(2):  # the second without waiting for anybody
+            with pytest.raises(hosts.HostError, match=heard):
+                hosts.together(lambda: b"")
+        hosts._part()  # and without waiting here
+        return "heard"
+
+    assert three_gathering.run(work) == ["heard", None, "heard"]
+
+
+def test_an_error_is_kept_for_the_others_and_an_interruption_ends_at_once(monkeypatch):
+    left, shown = [], []
+    monkeypatch.setattr(hosts, "_END", hosts._End())
+    monkeypatch.setattr(hosts, "leave", lambda code=1: left.append(code))
+    monkeypatch.setattr("atexit.register", lambda function: None)
+    monkeypatch.setattr(sys, "excepthook", lambda *found: shown.append(found[0]))
+    hosts._part_in_words(1)
+    sys.excepthook(KeyError, KeyError("x"), None)
+    assert hosts._END.own == "KeyError: 'x'"
+    time.sleep(2)
+    assert left == [1]  # the others did not hear of it in time
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert left[1] == 130
+    assert shown == [KeyError, KeyboardInterrupt]
+
+
 def test_alone_nothing_is_exchanged():
     assert hosts.exchange(b"x") == [b"x"]
     assert hosts.together(lambda: b"y") == [b"y"]
@@ -271,6 +346,8 @@ SCRIPT = """
                   monitor.counts["chunks"], monitor.counts["resumed"], str(found.x.dtype)]), flush=True)
         if hosts.index() > 0:
             compute(None)
+        elif mode == "exit":
+            sys.exit(3)
         elif mode == "full":
             compute(Full())
         else:
@@ -367,6 +444,46 @@ def test_a_full_disk_and_other_data_stop_both(tmp_path):
         assert "sweep 'sweep' differs between process 0 and process 1" in _finish(process, 1)[1]
 
 
+@pytest.mark.slow
+def test_a_killed_first_process_ends_the_other_and_both_go_on_from_the_last_chunk(tmp_path):
+    whole = [_finish(process)[0] for process in _together(tmp_path, "whole", 2, 1, steps=20_000)]
+    first, second = _together(tmp_path, "killed", 2, 1, steps=20_000)
+    stored = tmp_path / "killed/chunks/s"
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and len(list(stored.glob("*.npz"))) < 2:
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    said, complained = second.communicate(timeout=120)
+    assert time.monotonic() - killed < 60
+    assert _said(said) == []
+    assert second.returncode != 0, complained  # JAX aborts it, or its exchange was first to notice
+    first.communicate()
+    left = len(_chunks(tmp_path / "killed"))
+    assert 2 <= left < whole[0][4], "the kill must fall in mid-sweep for this test to say anything"
+    again = [_finish(process)[0] for process in _together(tmp_path, "killed", 2, 1, steps=20_000)]
+    assert again[0][3] == again[1][3] == whole[0][3]
+    assert again[0][5] >= left - 1
+    assert sum(again[0][4:6]) == whole[0][4]
+
+
+@pytest.mark.slow
+def test_who_ends_before_the_others_tells_them(tmp_path):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/file").touch()
+    start = time.monotonic()
+    for out, mode, code, fault, heard in (
+        ("foreign", "plain", 1, "ResultsError", "HostError: process 0 stopped with ResultsError: "),
+        ("left", "exit", 3, "", "HostError: process 0 ended before this one"),
+    ):
+        first, second = _together(tmp_path, out, 2, 1, mode)
+        complaints = [_finish(first, code)[1], _finish(second, 1)[1]]
+        assert fault in complaints[0]
+        assert heard in complaints[1].splitlines()[-1]
+        assert not any(mark in said for said in complaints for mark in ("Check failure", "stack trace", "*** "))
+    assert time.monotonic() - start < 200  # far below the time that JAX waits at an end
+
+
 # A study
 
 
@@ -385,6 +502,11 @@ def _ends(process, code):
     return said, complained
 
 
+def _said(output):
+    """Lines that a process printed, but for the library's that tells of its connections."""
+    return [line for line in output.splitlines() if not line.startswith("[Gloo] Rank")]
+
+
 @pytest.mark.slow
 def test_a_study_on_two_hosts_makes_the_folder_of_one(tmp_path):
     cores = sorted(os.sched_getaffinity(0))[:2] if hasattr(os, "sched_getaffinity") else []
@@ -399,7 +521,7 @@ def test_a_study_on_two_hosts_makes_the_folder_of_one(tmp_path):
     _ends(_study(tmp_path / "one", set(cores)), 0)
     first, second = pair(tmp_path / "two")
     assert "chunks computed" in _ends(first, 0)[0]
-    assert "RESULT" not in _ends(second, 0)[0]  # it reports nothing
+    assert _said(_ends(second, 0)[0]) == []  # it reports nothing
     one, two = (json.loads((tmp_path / name / "provenance.json").read_text()) for name in ("one", "two"))
     assert one["devices"] == two["devices"] == 2
     assert one["results"] == two["results"]

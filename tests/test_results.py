@@ -1,7 +1,9 @@
 """Files that are whole or not there, folders with one owner, chunks whose damage is seen, and the report."""
 
 import errno
+import fcntl
 import functools
+import hashlib
 import io
 import json
 import os
@@ -156,8 +158,6 @@ except OSError as error:
 
 
 def test_checksums_are_of_the_bytes_on_disk_and_equal_arrays_give_equal_bytes(tmp_path):
-    import hashlib
-
     sums = []
     for name in ("a", "b"):
         sums.append(results.write_arrays(tmp_path / name, {k: v.copy() for k, v in ARRAYS.items()}))
@@ -329,6 +329,41 @@ def test_code_digest_changes_with_any_source(tmp_path, monkeypatch):
     (package / "new.py").write_text("")
     seen.append(results.code_digest())
     assert len(set(seen)) == len(seen)
+
+
+def test_code_digest_is_of_what_a_study_imports_from_its_own_folder(tmp_path, monkeypatch):
+    sources = {
+        "study": "import numpy\nfrom lab import _lanes as lanes\nfrom lab._rows import rows\nimport lab._figures",
+        "_lanes": "def run():\n    from . import _theory\n",
+        "_rows": "from ._words import *\n",
+        "_figures": "import _alone\nimport lab.study\n",
+        "_theory": "(",
+        "_words": "import lab.deeper.parts\n",
+        "_alone": "",
+        "__init__": "import _start",
+        "_start": "",
+    }
+    for name, text in {**sources, "unrelated": "import study", "numpy_": "", "lanes": "", "parts": ""}.items():
+        (tmp_path / "lab").mkdir(exist_ok=True)
+        (tmp_path / "lab" / f"{name}.py").write_text(text)
+    study = types.SimpleNamespace(__file__=str(tmp_path / "lab" / "study.py"))
+    original = results.code_digest(study)
+    for name, text in sources.items():
+        path = tmp_path / "lab" / f"{name}.py"
+        path.write_text(f"{text}\n# changed")
+        assert results.code_digest(study) != original, name
+        path.write_text(text)
+    for name in ("unrelated", "numpy_", "lanes", "parts"):
+        (tmp_path / "lab" / f"{name}.py").write_text("changed")
+    assert results.code_digest(study) == original
+    monkeypatch.chdir(tmp_path)
+    study.__file__ = "lab/../lab/study.py"  # by whatever path
+    assert results.code_digest(study, study) == original
+    (tmp_path / "lab").rename(tmp_path / "moved")
+    (tmp_path / "moved" / "study.py").write_text("import moved._lanes")
+    alone = results.code_digest(types.SimpleNamespace(__file__=str(tmp_path / "moved" / "study.py")))
+    (tmp_path / "moved" / "_rows.py").write_text("changed")
+    assert results.code_digest(types.SimpleNamespace(__file__=str(tmp_path / "moved" / "study.py"))) == alone
 
 
 def test_fingerprint_is_plain_json():
@@ -632,6 +667,83 @@ def test_kills_in_the_middle_of_writes_leave_whole_files(tmp_path):
     assert loaded > 0
 
 
+def test_a_store_lists_the_files_of_a_chunk_with_those_set_aside(folder):
+    store = folder.store("nets")
+    assert store.files("c1") == []
+    for name in ("c1", "c10"):
+        store.save(name, ARRAYS, {})
+    path = folder.path / "chunks/nets/c1.npz"
+    assert store.files("c1") == [path]
+    flip(path, 100)
+    assert store.load("c1") is None
+    store.save("c1", ARRAYS, {})
+    assert [file.name.split(".damaged")[0] for file in store.files("c1")] == ["c1.npz", "c1.npz"]
+    with pytest.raises(ValueError, match="cannot be a file name"):
+        store.files("*")
+
+
+def test_files_are_placed_and_entered_by_hand(folder):
+    path = folder.place("figures/loss.png")
+    assert path == folder.path / "figures" / "loss.png"
+    assert not path.exists()
+    assert not folder.verified("figures/loss.png")
+    folder.enter("figures/loss.png", results.write_bytes(path, b"png"), width=3)
+    assert folder.verified("figures/loss.png")
+    entry = json.loads((folder.path / "manifest.json").read_text())["files"]["figures/loss.png"]
+    assert entry == {"sha256": hashlib.sha256(b"png").hexdigest(), "width": 3}
+    with pytest.raises(ValueError, match="cannot be a file name"):
+        folder.place("../loss.png")
+    path.write_bytes(b"gnp")
+    assert not folder.verified("figures/loss.png")
+
+
+def test_a_chunk_whose_checksum_is_right_but_no_archive_is_one_sentence(folder):
+    """The manifest is the word for what a file should be; one that says the wrong thing is no chunk all the same."""
+    folder.enter("chunks/nets/c0.npz", results.write_bytes(folder.place("chunks/nets/c0.npz"), b"text"))
+    with pytest.raises(ResultsError, match="damaged or not") as error:
+        folder.store("nets").load("c0")
+    one_sentence(error)
+
+
+def test_no_folder_is_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+    with pytest.raises(ResultsError, match=r"there is no free folder beside .*run") as error:
+        Folder(tmp_path / "run", IDENTITY, force_new=True)
+    one_sentence(error)
+
+
+def test_a_folder_that_cannot_be_listed_or_locked_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+
+    def refuse(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    for (owner, name), step in (((Path, "iterdir"), "read"), ((fcntl, "flock"), "locked")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, refuse)
+            with pytest.raises(ResultsError, match=rf"cannot be {step} \(Input/output") as error:
+                Folder(tmp_path / "run", IDENTITY)
+        one_sentence(error)
+    with Folder(tmp_path / "run", IDENTITY):
+        pass
+
+
+def test_packages_that_are_missing_are_said_to_be(monkeypatch):
+    import importlib.metadata
+
+    real = importlib.metadata.version
+
+    def version(name):
+        if name == "optax":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    made = results.provenance()["versions"]
+    assert made["optax"] == "not installed"
+    assert made["jax"] == real("jax")
+
+
 def bad_names():
     part = st.text(max_size=8)
     return st.one_of(
@@ -683,9 +795,9 @@ def test_markdown_table_is_one_line_a_row():
     assert lines[0] == "| Claim | Quantity | Measured | Interval | Seeds | Published | Source | Tolerance | Verdict |"
     assert lines[1] == "|---|---|---|---|---|---|---|---|---|"
     assert lines[2] == (
-        "| wide nets \\| deep nets | error | 0.12 | [0.1, 0.2] | 20 | 0.11 | Table 1 | 0.02 | reproduced |"
+        r"| wide nets &#124; deep nets | error | 0.12 | \[0.1, 0.2\] | 20 | 0.11 | Table 1 | 0.02 | reproduced |"
     )
-    assert lines[3].startswith("| one seed :smile: [/b] | peak | 3 | [nan, nan] | 1 |")
+    assert lines[3].startswith(r"| one seed :smile: \[/b\] | peak | 3 | \[nan, nan\] | 1 |")
     assert len(lines) == 4
 
 
@@ -708,3 +820,13 @@ def test_printed_rows_show_what_they_were_given():
     narrow = io.StringIO()
     results.print_rows(ROWS, "t", narrow, width=60)
     assert max(map(len, narrow.getvalue().splitlines())) <= 60
+
+
+def test_rows_are_printed_where_output_goes(capsys):
+    results.print_rows(ROWS, "study")
+    assert "reproduced" in capsys.readouterr().out
+
+
+def test_a_code_span_of_marks_and_lines_is_one_line():
+    assert results.markdown_code("a b") == "`a b`"
+    assert results.markdown_code("a``b\nc") == "``` a``b c ```"

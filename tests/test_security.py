@@ -5,6 +5,7 @@ Tars and pictures are in test_data_formats.py, downloads in test_data.py and tes
 
 import ast
 import contextlib
+import html.parser
 import io
 import json
 import os
@@ -12,7 +13,10 @@ import pickle
 import re
 import shutil
 import stat
+import subprocess
+import sys
 import types
+import warnings
 import xml.etree.ElementTree
 import zipfile
 from pathlib import Path
@@ -24,6 +28,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from experiments import command
 from nnjax import plotting, results, saved
@@ -250,8 +255,84 @@ def test_a_manifest_of_any_shape_is_taken_or_refused(tmp_path_factory, value):
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "\xff", "NaN", ""])
 def test_manifests_that_break_parsers(tmp_path, content):
-    (tmp_path / "manifest.json").write_text(content, encoding="latin-1")
-    refused(lambda: Folder(tmp_path, IDENTITY), "is damaged")
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "manifest.json").write_text(content, encoding="latin-1")
+    refused(lambda: Folder(path, IDENTITY), "is damaged")
+    with Folder(path, IDENTITY, force_new=True) as folder:
+        assert folder.path.name == "run-2"
+    assert [file.name for file in path.iterdir()] == ["manifest.json"]
+
+
+# Folders of other people
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+FOREIGN = {
+    "only hidden files": [".settings.tmpl", ".cfg/.work.tmp1"],
+    "another manifest": ["manifest.json", "src/.notes.tmp.md", ".draft.12.tmp"],
+    "a repository": [".git/HEAD", ".git/.index.7.tmp"],
+    "names like ours": [".thesis.tex.12.tmp"],
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("manifest", ["{}", '{"name": "app", "files": ["a"]}', "[]"])
+def test_a_folder_of_others_is_refused_before_anything_in_it_is_touched(tmp_path, name, manifest):
+    for file in FOREIGN[name]:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(manifest if file == "manifest.json" else "years of work")
+    before = contents(tmp_path)
+    refused(lambda: Folder(tmp_path, IDENTITY), "is damaged or of something else|holds files of something else")
+    assert contents(tmp_path) == before
+
+
+def test_the_advice_for_a_manifest_that_cannot_be_read_is_to_keep_it(tmp_path):
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ResultsError) as error:
+        Folder(tmp_path, IDENTITY)
+    assert "remove" not in str(error.value)
+    assert "--out" in str(error.value)
+    (tmp_path / "other" / "manifest.json").mkdir(parents=True)
+    refused(lambda: Folder(tmp_path / "other", IDENTITY), r"manifest\.json' cannot be read \(Is a directory\)")
+
+
+def test_only_our_own_leftovers_are_removed_and_only_where_we_write(tmp_path):
+    path, others = tmp_path / "run", tmp_path / "others"
+    with Folder(path, IDENTITY) as folder:
+        folder.write("champions/a.json", b"{}")
+        folder.store("s").save("a", {"x": np.ones(2)}, {})
+        folder.write("figures/a.png", b"x")
+    ours = [".results.nc.12.tmp.nc", ".manifest.json.3.tmp", ".probe.4.tmp", "chunks/s/.b.npz.12.tmp",
+            "figures/.a.svg.1.tmp", "champions/.b.json.77.tmp"]  # fmt: skip
+    theirs = [".settings.tmpl", ".notes.tmp.md", ".a.tmp", ".a.x1.tmp", "a.1.tmp", "src/.a.py.12.tmp", ".git/.a.1.tmp",
+              "chunks/s/deeper/.a.1.tmp", ".b.12.tmp/kept"]  # fmt: skip
+    for file in (*ours, *theirs):
+        (path / file).parent.mkdir(exist_ok=True)
+        (path / file).write_text("x")
+    others.mkdir()
+    (others / ".a.1.tmp").write_text("x")
+    (path / "chunks/link").symlink_to(others)
+    with pytest.raises(ResultsError, match="belongs to another run"):
+        Folder(path, {"config": {"seed": 1}, "code": "abc"})
+    assert all((path / file).is_file() for file in (*ours, *theirs))
+    with Folder(path, IDENTITY) as folder:
+        assert [file for file in ours if (path / file).exists()] == []
+        assert all((path / file).is_file() for file in theirs)
+        (path / ours[0]).write_text("x")
+        folder.finish()
+        assert not (path / ours[0]).exists()
+    assert (others / ".a.1.tmp").is_file()
+
+
+def test_a_start_that_was_killed_before_its_manifest_is_no_folder_of_others(tmp_path):
+    for file in ("lock", ".probe.12.tmp", ".manifest.json.12.tmp"):
+        (tmp_path / file).touch()
+    with Folder(tmp_path, IDENTITY):
+        assert sorted(contents(tmp_path)) == [Path("lock"), Path("manifest.json")]
 
 
 def test_a_lock_tells_its_owner_only_in_few_plain_words(tmp_path):
@@ -313,30 +394,135 @@ def test_a_link_to_a_foreign_compilation_cache_is_refused(cache_home, tmp_path, 
     assert "others can write to it" in capsys.readouterr().err
 
 
+def _warn(program):
+    warnings.warn(f"Error reading persistent compilation cache entry for '{program}': error: -5", stacklevel=1)
+
+
+def test_damaged_entries_of_the_compilation_cache_are_removed_without_a_word(cache_home, monkeypatch):
+    folder, used = cache_home
+    shown = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *rest: shown.append(str(message)))
+    used()
+    for name in ("jit_lanes-1a-cache", "jit_lanes-2b-cache", "jit_lanes_more-3c-cache", "jit_other-4d-cache"):
+        (folder / name).write_bytes(b"half")
+    for program in ("jit_lanes", "jit_lanes", "jit_.*", "../jit"):
+        _warn(program)
+    assert sorted(path.name for path in folder.iterdir()) == ["jit_lanes_more-3c-cache", "jit_other-4d-cache"]
+    shutil.rmtree(folder)
+    _warn("jit_other")
+    assert shown == []
+    warnings.showwarning("of another kind", UserWarning, "file.py", 1)
+    assert shown == ["of another kind"]
+
+
+def test_a_run_leaves_warnings_as_they_were(cache_home, monkeypatch):
+    folder, _ = cache_home
+    during = []
+    monkeypatch.setattr(command._Job, "plan", lambda job: during.append(warnings.showwarning) or 0)
+    before = warnings.showwarning, [*warnings.filters]
+    for _ in range(2):
+        assert command.main("experiments.double_descent", ["--dry-run"]) == 0
+        assert (warnings.showwarning, warnings.filters) == before
+    assert folder.is_dir()
+    assert before[0] not in during
+
+
+DAMAGED = """
+from pathlib import Path
+from experiments import command
+command._prepare_jax()
+import jax, numpy as np
+folder = Path(jax.config.jax_compilation_cache_dir)
+def squared(x):
+    return x @ x + 1
+harms = [lambda whole: whole[:len(whole) // 2], lambda whole: b"", lambda whole: b"nonsense" * 99]
+for harm in harms:
+    jax.clear_caches()
+    first = np.asarray(jax.jit(squared)(np.eye(3, dtype=np.float32)))
+    (entry,) = folder.iterdir()
+    whole = entry.read_bytes()
+    entry.write_bytes(harm(whole))
+    for _ in range(2):
+        jax.clear_caches()
+        again = np.asarray(jax.jit(squared)(np.eye(3, dtype=np.float32)))
+        assert (again == first).all()
+    assert [path.name for path in folder.iterdir()] == [entry.name]
+    assert len(entry.read_bytes()) > 100, "what was compiled anew is kept in its place"
+    assert entry.read_bytes() != harm(whole)
+"""
+
+
+def test_a_damaged_compilation_cache_is_mended_by_the_next_run(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", DAMAGED], env=environment, capture_output=True, text=True,
+                          timeout=300, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 # What people open in a browser
 
 PAYLOADS = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</title><svg onload=alert(1)>", "<!--", "<?php",
-    "a`<b>c", "``<i>", "| x | <a href='javascript:1'>",
+    "a`<b>c", "``<i>", "| x | <a href='javascript:1'>", r"\<script>alert(1)</script>", r"\\<b>\|c", "[x](javascript:1)",
+    "![x](//y/z.png)", r"\[x\](y)", "&lt;b>&#124;&copy;", "`<b>` ``c``", "a\n\n<b>\n# c",
 ]  # fmt: skip
 
 
-def tags(markdown):
-    """HTML tags that a Markdown viewer would pass on: a bracket neither escaped nor in a code span."""
-    plain = re.sub(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", "", markdown)
-    return re.findall(r"(?<!\\)<[A-Za-z/!?]", plain)
+class Page(html.parser.HTMLParser):
+    """Tags, attributes and the text of table cells in what a Markdown viewer makes, which passes HTML on."""
+
+    def __init__(self, markdown):
+        super().__init__()
+        self.tags, self.attributes, self.cells, self.text = set(), [], [], ""
+        self.feed(MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown))
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes += attributes
+        if tag == "td":
+            self.cells.append("")
+
+    def handle_data(self, text):
+        self.text += text
+        if self.cells:
+            self.cells[-1] += text
+
+    def handle_comment(self, text):
+        self.tags.add("!")
+
+    handle_decl = handle_pi = unknown_decl = handle_comment
+
+
+TABLE = {"table", "thead", "tbody", "tr", "th", "td"}
+
+
+def table_of(text):
+    """The page of a table whose every cell holds the text; whatever that is, it is one row of nine cells."""
+    page = Page(results.markdown_table([Row(*[text] * 9)]))
+    assert page.tags <= TABLE | {"em", "strong", "hr"}
+    assert page.attributes == []
+    assert len(page.cells) == 9
+    return page
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_html_in_names_is_shown_in_reports(payload):
-    row = Row(payload, payload, payload, payload, 1, payload, payload, payload, payload)
-    table = results.markdown_table([row])
-    assert not tags(table.replace("`", ""))
-    assert len(table.splitlines()) == 3
+def test_markup_in_names_is_shown_in_reports(payload):
+    assert {cell.strip() for cell in table_of(payload).cells} == {" ".join(payload.splitlines())}
     study = types.SimpleNamespace(__doc__="A study.\n\nMore.")
-    report = command._report("study", study, [], [], {"run": 1.0, "compile": 1.0}, f"python -m x --out '{payload}'")
-    assert not tags(report)
-    assert payload.split("`")[-1] in report
+    lines = [f"figures are missing, for what is left of the lanes cannot be drawn ({payload})"]
+    report = command._report("study", study, [], lines, {"run": 1.0, "compile": 1.0}, f"python -m x --out '{payload}'")
+    page = Page(report)
+    assert page.tags <= TABLE | {"h1", "p", "code"}
+    assert page.attributes == []
+    flat = " ".join(payload.split())
+    assert f"--out '{flat}'" in page.text
+    assert f"cannot be drawn ({flat})" in " ".join(page.text.split())
+
+
+@given(st.text(st.sampled_from("\\`<>|[]()!&;#:/-ab \n\"'"), max_size=30) | st.text(max_size=20))
+def test_no_text_breaks_out_of_its_cell(text):
+    table_of(text)
 
 
 @given(st.text(max_size=40))

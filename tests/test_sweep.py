@@ -3,13 +3,16 @@
 import functools
 import itertools
 import json
+import math
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -18,9 +21,9 @@ import numpy as np
 import optax
 import pytest
 
-from nnjax import estimate, losses, models, results
+from nnjax import chunks, estimate, losses, models, plans, results
 from nnjax.monitor import Monitor, ProgressBar
-from nnjax.sweep import Chunk, _layout, plan, sweep
+from nnjax.sweep import STRATEGIES, Chunk, OutOfMemory, _layout, cores, plan, serial, sweep, use_all_cores
 from nnjax.train import Config, make_train
 
 KEY = jax.random.key(7)
@@ -392,6 +395,59 @@ def test_memory_budget_narrows_the_program_and_one_lane_too_large_is_named():
         sweep(hungry, axes, key=KEY, memory_budget=1000)
 
 
+def _exhausted(*_, **__):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 98765432100 bytes.")
+
+
+def test_a_program_that_cannot_be_compiled_is_narrowed_and_one_lane_that_cannot_is_named(monkeypatch):
+    compile_, widths = jax.stages.Lowered.compile, []
+
+    def narrow(lowered, *arguments, **options):
+        widths.append(work[-1].side)
+        return _exhausted() if widths[-1] > most else compile_(lowered, *arguments, **options)
+
+    work, make = [], chunks.Work.__init__
+    monkeypatch.setattr(chunks.Work, "__init__", lambda self, *a, **k: make(self, *a, **k) or work.append(self))
+    monkeypatch.setattr(jax.stages.Lowered, "compile", narrow)
+    axes, most = {"a": [1.0], "b": [0], "seed": range(12)}, 2
+    found = _run(axes, width=6)
+    assert widths == [6, 3, 1]
+    assert float(found["value"].sum()) == 12
+    most = 0
+    with pytest.raises(OutOfMemory) as caught:
+        _run(axes, width=6, name="told")
+    assert str(caught.value) == "memory ran out when one lane of this sweep alone was compiled; make the run smaller"
+    assert caught.value.sweep == "told"
+    with pytest.raises(OutOfMemory, match=r"one lane of \{'degree': 2\} alone"):
+        _run({"degree": [2], **axes}, static=("degree",))
+
+
+@pytest.mark.parametrize(
+    ("width", "advice"), [(6, "with 6 lanes side by side; pass width=1 to sweep"),
+                          (1, "with one lane at a time; make the run smaller")],
+)  # fmt: skip
+def test_memory_that_runs_out_on_the_way_is_told_with_what_helps(monkeypatch, width, advice):
+    monkeypatch.setattr("nnjax.hosts.own_rows", _exhausted)
+    with pytest.raises(OutOfMemory) as caught:
+        _run({"a": [1.0], "b": [0], "seed": range(12)}, width=width, name="told")
+    assert str(caught.value) == f"out of memory {advice}"
+    assert caught.value.sweep == "told"
+    assert isinstance(caught.value, MemoryError)
+    again = pickle.loads(pickle.dumps(caught.value))  # from another process
+    assert (str(again), again.fact, again.advice) == (str(caught.value), caught.value.fact, caught.value.advice)
+
+
+def test_other_errors_of_the_device_pass_as_they_are(monkeypatch):
+    def broken(*_, **__):
+        raise jax.errors.JaxRuntimeError("INTERNAL: of another kind")
+
+    for place in ("nnjax.hosts.own_rows", "jax.stages.Lowered.compile"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, broken)
+            with pytest.raises(jax.errors.JaxRuntimeError, match="of another kind"):
+                _run({"a": [1.0], "b": [0]})
+
+
 SCRIPT = """
     import sys
     import jax
@@ -501,6 +557,87 @@ def test_use_all_cores_before_and_after_the_backend_starts():
     assert "before anything is computed" in done.stdout or os.cpu_count() == 1
 
 
+def test_cores_are_those_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
+    assert cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1
+    monkeypatch.setattr(os, "cpu_count", lambda: 1000)
+    assert cores() == 1000
+    jax.devices()
+    with pytest.raises(ValueError, match=r"^use_all_cores\(\) must be called before anything is computed; restart"):
+        use_all_cores()
+
+
+def test_memory_of_machines_that_do_not_tell(monkeypatch):
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    cpu, gpu = (types.SimpleNamespace(platform=name, memory_stats=lambda: None) for name in ("cpu", "gpu"))
+    assert plans.default_budget([cpu] * 2) == half // 2
+    monkeypatch.delattr(os, "sysconf")
+    assert plans.default_budget([cpu]) == 2**32
+    assert plans.default_budget([gpu]) == int(0.8 * 2**33)
+
+
+def test_the_default_executor_does_one_chunk_after_the_other_in_their_order():
+    made = [Chunk({}, {"a": (float(i),)}, (i,), str(i)) for i in range(3)]
+    done = []
+    for chunk, arrays in serial(lambda chunk: done.append(chunk) or {"n": len(done)}, made):
+        assert (done[-1], arrays) == (chunk, {"n": len(done)}), "a chunk is computed when it is asked for"
+    assert done == made
+
+
+def test_a_plan_takes_every_argument_of_a_sweep_and_says_what_it_does():
+    axes = {"degree": [1, 2, 3], **AXES}
+    made = plan(polynomial, axes, key=KEY, data=DATA, name="told", static=("degree",), width=3, dims={}, monitor=None)
+    assert [program.static for program in made.programs] == [{"degree": 1}, {"degree": 2}, {"degree": 3}]
+    assert [len(program.positions) for program in made.programs] == [12] * 3
+    assert sorted(place for program in made.programs for place in program.positions) == [*range(36)]
+    assert made.programs[0].shapes == {"value": (), "drawn": (), "curve": (4,)}
+    assert made.result_bytes == 36 * 4 * (1 + 1 + 4)
+    assert (made.sizes, made.width) == ({"degree": 3, "a": 3, "b": 2, "seed": 2}, 3)
+    assert str(made).startswith("told: 36 lanes (degree 3 x a 3 x b 2 x seed 2), 3 programs (loop), 3 side by side on")
+    assert STRATEGIES == ("auto", "loop", "pad", "bucket")
+
+
+class _Wrapped:
+    def __init__(self, function):
+        self.__wrapped__ = function
+
+
+def test_content_is_that_of_values_not_of_addresses():
+    key = jax.random.key(3)
+    same = [
+        ({"b": 1, "a": 2}, {"a": 2, "b": 1}),
+        ((1, 2), [1, 2]),
+        (range(3), [0, 1, 2]),
+        (np.arange(3), np.arange(6)[::2] // 2),
+        (key, jax.random.key(3)),
+        (_Wrapped(polynomial), polynomial),
+        (np.float32(2), np.asarray(2, "float32")),
+    ]
+    for one, other in same:
+        assert chunks.content(one) == chunks.content(other)
+        json.dumps(chunks.content(one))
+    different = [
+        (1, 1.0), ("1", 1), (True, 1), (None, "None"), (np.arange(3), np.arange(3.0)), (np.zeros(4), np.zeros((2, 2))),
+        (key, jax.random.key(4)), (np.sin, np.cos), (math, json), (int, float), (len, max), (Chunk, OutOfMemory),
+        (Chunk({}, {}, (0,), "a"), Chunk({}, {}, (1,), "a")),
+        (functools.partial(polynomial, degree=1), functools.partial(polynomial, degree=2)),
+        (lambda x, k=1: x * k, lambda x, k=2: x * k),
+        ((lambda x, *, k=1: x * k), (lambda x, *, k=2: x * k)),
+    ]  # fmt: skip
+    for one, other in different:
+        assert chunks.content(one) != chunks.content(other)
+
+
+def test_plain_values_have_no_array_in_them():
+    made = chunks.plain([np.int64(3), jnp.asarray(0.5), (np.bool_(True), "a"), [np.float32(2)]])
+    assert made == (3, 0.5, (True, "a"), (2.0,))
+    assert [type(value) for value in made] == [int, float, tuple, tuple]
+    assert type(made[2][0]) is bool
+
+
 def test_progress_is_told(capsys):
     with ProgressBar() as bar:
         _run(monitor=bar, name="told")
@@ -560,3 +697,35 @@ def test_result_survives_a_file(tmp_path):
     back = results.read_tree(tmp_path / "r.nc")["panel"].to_dataset()
     xr.testing.assert_identical(back, found)
     assert json.loads(back.attrs["programs"]) == [{}]
+
+
+def _mixed(key, hparams, data):
+    x = jax.random.normal(key, (16, 16))
+    return {"x": jax.lax.fori_loop(0, 5, lambda _, x: jnp.tanh(x @ x.T * hparams["a"]), x)[0]}
+
+
+def test_chunks_of_one_width_are_not_taken_for_those_of_another(tmp_path):
+    axes = {"a": [0.1, 0.2], "seed": range(8)}
+    found, names = {}, {}
+    with _folder(tmp_path) as folder:
+        for width in (8, 4, 2, 1, 8):  # each time one chunk with the same lanes
+            monitor = Monitor()
+            store = folder.store("s")
+            here = sweep(_mixed, axes, key=KEY, width=width, chunk_seconds=1e12, store=store, monitor=monitor)
+            assert monitor.counts["chunks" if width not in found else "resumed"] == 1, width
+            kept = {path.name for path in (tmp_path / "chunks/s").glob("*.npz")}
+            names[width] = kept - set().union(*names.values()) if width not in found else names[width]
+            alone = sweep(_mixed, axes, key=KEY, width=width, chunk_seconds=1e12)
+            assert here["x"].values.tobytes() == found.setdefault(width, alone)["x"].values.tobytes(), width
+    assert [len(each) for each in names.values()] == [1] * 4
+
+
+def test_a_run_that_cannot_be_told_from_another_is_refused():
+    lock = threading.Lock()
+
+    def run(key, hparams, data):
+        with lock:
+            return {"x": hparams["a"]}
+
+    with pytest.raises(ValueError, match="a lock shows no content, so it cannot be told from another; give what"):
+        sweep(run, {"a": [1.0]}, key=KEY)

@@ -23,6 +23,8 @@ _CIFAR_RECORD = 1 + 3 * 32 * 32
 _CIFAR_BATCH_BYTES = 10_000 * _CIFAR_RECORD
 _JPEG_BYTES = 1 << 14
 _XZ_MEMORY = 1 << 26
+_RECORD_BYTES = 1 << 12
+_RECORDS = (b"L", b"K", b"x", b"g", b"X")  # long name and long link of GNU, pax
 _JPEG_NAME = re.compile(r"(train|test)/([a-z]+)/([0-9]{4})\.jpg", re.ASCII)
 
 
@@ -68,11 +70,11 @@ def read_tar(content: bytes, *, members: int, member_bytes: int, what: str) -> d
 
     Raises:
         DataError: too many or too large, a link or a device, a name that leads outside, a name given twice,
-            a sparse file (its length can be a lie), or no tar at all.
+            a sparse file (its length can be a lie), a negative length, a name of kilobytes, or no tar at all.
     """
     files: dict[str, bytes] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:", tarinfo=_Entry) as archive:
             for count, member in enumerate(archive, start=1):
                 if count > members:
                     raise DataError(f"{what} has more than the {members:,} entries allowed")
@@ -82,9 +84,24 @@ def read_tar(content: bytes, *, members: int, member_bytes: int, what: str) -> d
                     files[member.name] = stream.read() if stream else b""
     except DataError:
         raise
-    except (tarfile.TarError, ValueError, OverflowError, EOFError, OSError) as error:
+    except (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError, OSError, RecursionError) as error:
         raise DataError(f"{what} is not a sound tar file ({error})") from error
     return files
+
+
+class _Entry(tarfile.TarInfo):
+    """A header that cannot keep tarfile busy for ever.
+
+    With a negative length it would go back in the archive and read it again; a long record of further facts (a long
+    name, pax) it searches in a time that grows with the square of its length.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Entry":
+        entry = super().frombuf(buf, encoding, errors)
+        if entry.size < 0 or (entry.type in _RECORDS and entry.size > _RECORD_BYTES):
+            raise tarfile.ReadError(f"it has an entry of {entry.size:,} bytes")
+        return entry
 
 
 def _check_member(member: tarfile.TarInfo, seen: dict[str, bytes], limit: int, what: str) -> None:

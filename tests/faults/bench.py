@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import threading
@@ -16,13 +17,28 @@ from tests.faults.folders import Oracle
 from tests.faults.processes import Outcome, Running
 from tests.faults.studies import Study
 
+REPEATS = 3  # of a case that was late on a machine too busy to tell
+
+
+class Told(NamedTuple):
+    """What came of a case: what was wrong (nothing where it passed), and in what part of the run it fell."""
+
+    wrong: str
+    where: str = ""
+
 
 class Case(NamedTuple):
-    """One case of a row: its name within row and study, what was wrong (nothing where it passed), and seconds."""
+    """One case of a row: name within row and study, what was wrong, seconds, where it fell, and how often repeated."""
 
     name: str
     wrong: str
     seconds: float
+    where: str = ""
+    repeats: int = 0
+
+
+class Late(Exception):
+    """A limit in seconds was not kept: a failure, except where the machine is too busy to tell."""
 
 
 class Row(NamedTuple):
@@ -36,6 +52,7 @@ class Row(NamedTuple):
       run: ``(bench, study, numbers, done) -> Case`` after `Case`; ``numbers`` are this study's cases (empty: all), and
         ``done`` the names that need no second time.
       suits: which studies the row is about.
+      phases: parts of a run in each of which some case must have fallen.
     """
 
     name: str
@@ -45,6 +62,11 @@ class Row(NamedTuple):
     full: int | None
     run: Callable[[Bench, Study, Sequence[int], set[str]], Iterator[Case]]
     suits: Callable[[Study], bool] = lambda study: True
+    phases: tuple[str, ...] = ()
+
+    def missed(self, wheres: Sequence[str]) -> list[str]:
+        """Parts of a run in which no case fell, though there were cases enough."""
+        return [phase for phase in self.phases if phase not in wheres] if len(wheres) >= len(self.phases) else []
 
 
 @dataclass
@@ -54,6 +76,7 @@ class Bench:
     work: Path
     seed: int = 0
     full: bool = False
+    paces: dict[str, float] = field(default_factory=dict)
     _oracles: dict[str, Oracle] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.Lock)
 
@@ -89,6 +112,32 @@ class Bench:
             return f"resuming ended with {done.code}: {done.said()}"
         return folders.differences(out, self.oracle(study))
 
+    def linger(self, study: Study, out: Path, running: Running, aim: str, share: float, extra: float = 0.0) -> None:
+        """Wait for a part of a run, and then for a share of it; returns sooner where the run ends.
+
+        Parts are seen by what is in the folder, and how fast this run went to its part tells how long the part takes
+        now: on a busy machine nothing of a run is hit less often. ``extra``: seconds that this run starts later.
+        """
+        lengths, begun = list(self.oracle(study).lengths), running.started
+        lengths[0] += extra
+        number = folders.PHASES.index(aim)
+        patience = begun + processes.PATIENCE
+        while folders.reached(out) < number and not running.over() and time.monotonic() < patience:
+            time.sleep(0.002)
+        if number:
+            begun = time.monotonic()
+            self.paces[study.name] = (begun - running.started) / max(sum(lengths[:number]), 0.01)
+        until = begun + share * lengths[number] * self.paces.get(study.name, 1.0)
+        while time.monotonic() < until and not running.over():
+            time.sleep(min(0.002, max(0.0, until - time.monotonic())))
+
+
+def turn(numbers: Sequence[int], number: int, kinds: int) -> int:
+    """Which of so many kinds a case is: by turns over the row, and by turns over each study's share of it as well."""
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    more = next(more for more in range(kinds + 1) if math.gcd(step + more, kinds) == 1)
+    return (number + more * (number // step)) % kinds
+
 
 def remove(*paths: Path) -> None:
     """Remove folders and what lies beside them from their runs."""
@@ -98,15 +147,27 @@ def remove(*paths: Path) -> None:
 
 
 def each(
-    numbers: Sequence[int], done: set[str], case: Callable[[int], str], name: Callable[[int], str] = str
+    numbers: Sequence[int], done: set[str], case: Callable[[int], str | Told], name: Callable[[int], str] = str
 ) -> Iterator[Case]:
-    """Run the cases that are not done; an exception of the harness is a failure too."""
+    """Run the cases that are not done; an exception of the harness is a failure too.
+
+    What is late while the machine is too busy to tell is repeated, up to `REPEATS` times.
+    """
     for number in numbers:
         if name(number) in done:
             continue
         start = time.monotonic()
-        try:
-            wrong = case(number)
-        except Exception as error:  # told in the table, not lost with the rest of the column
-            wrong = f"{type(error).__name__}: {error}"
-        yield Case(name(number), wrong, time.monotonic() - start)
+        for repeats in range(REPEATS + 1):
+            try:
+                told = case(number)
+            except Late as late:
+                told = str(late)
+                busy = processes.busy()
+                if busy > processes.BUSY and repeats < REPEATS:
+                    continue
+                told = f"{told} (a process takes {busy:.1f} times its time on the processor)"
+            except Exception as error:  # told in the table, not lost with the rest of the column
+                told = f"{type(error).__name__}: {error}"
+            break
+        told = told if isinstance(told, Told) else Told(told)
+        yield Case(name(number), told.wrong, time.monotonic() - start, told.where, repeats)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import functools
 import io
 import json
 import os
@@ -45,29 +46,40 @@ def clean(name: str) -> str:
 
 
 class Watch:
-    """Stands in for open, write, fsync, rename, mkdir and unlink."""
+    """Stands in for open, write, truncate, fsync, rename, mkdir, unlink, and for netCDF, which writes in C."""
 
     def __init__(self, plan: dict[str, Any]):
         self.plan, self.root = plan, os.path.realpath(plan["root"])
         self.number, self.failing, self.quiet = 0, False, False
         self.last, self.since = "the start", 0
+        self.opened: dict[int, str] = {}
         self.covered = set(Path(plan["covered"]).read_text().splitlines()) if "covered" in plan else set()
 
     def install(self) -> None:
-        self.real = {"open": io.open, **{name: getattr(os, name) for name in self._os}}
+        self.real = {"open": io.open, "os.open": os.open, **{name: getattr(os, name) for name in self._os}}
         io.open = builtins.open = self.open  # type: ignore[assignment]
+        os.open = self.os_open  # type: ignore[assignment]
         for name in self._os:
             setattr(os, name, getattr(self, name))
         import fcntl
 
         self.real["flock"] = fcntl.flock
         fcntl.flock = self.flock
+        import xarray
+
+        self.real["netcdf"] = real = xarray.DataTree.to_netcdf
+        xarray.DataTree.to_netcdf = functools.wraps(real)(  # type: ignore[method-assign]
+            lambda tree, path=None, *rest, **options: self.netcdf(tree, path, *rest, **options)
+        )
 
     def uninstall(self) -> None:
         import fcntl
 
+        import xarray
+
+        xarray.DataTree.to_netcdf = self.real["netcdf"]  # type: ignore[method-assign]
         io.open = builtins.open = self.real["open"]  # type: ignore[assignment]
-        fcntl.flock = self.real["flock"]
+        os.open, fcntl.flock = self.real["os.open"], self.real["flock"]
         for name in self._os:
             setattr(os, name, self.real[name])
 
@@ -139,12 +151,52 @@ class Watch:
     # Calls
 
     def open(self, file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
-        name = None if isinstance(file, int) or not set(mode) & set("wax+") else self.inside(file)
+        if not set(mode) & set("wax+"):
+            return self.real["open"](file, mode, *rest, **options)
+        if isinstance(file, int):
+            return self._opened(file, mode, *rest, **options)
+        name = self.inside(file)
         if name is None:
             return self.real["open"](file, mode, *rest, **options)
         event = self.event("open", name)
         self.before(event)
         made = _File(self, name, file, "w") if mode == "wb" else self.real["open"](file, mode, *rest, **options)
+        self.after(event)
+        return made
+
+    def os_open(self, path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        """What makes files without `open`: locks, and touch."""
+        name = self.inside(path) if flags & os.O_CREAT and not options.get("dir_fd") else None
+        if name is None:
+            return self.real["os.open"](path, flags, *rest, **options)
+        event = self.event("open", name)
+        self.before(event)
+        descriptor = self.real["os.open"](path, flags, *rest, **options)
+        self.opened[descriptor] = name
+        self.after(event)
+        return descriptor
+
+    def _opened(self, file: int, mode: str, buffering: int = -1, *rest: Any, **options: Any) -> Any:
+        """A file made by `os_open`: its writes are events; as the lock, text to read and append."""
+        name = self.opened.pop(file, None)
+        if name is None or mode != "a+":
+            return self.real["open"](file, mode, buffering, *rest, **options)
+        return io.TextIOWrapper(io.BufferedRandom(_File(self, name, file, mode)), *rest, **options)
+
+    def netcdf(self, tree: Any, path: Any, *rest: Any, **options: Any) -> Any:
+        """HDF5 writes without Python: the file is cut to a half, and then is whole."""
+        name = self.inside(path)
+        made = self.real["netcdf"](tree, path, *rest, **options)
+        if name is None:
+            return made
+        event = self.event("netcdf", name)
+        with self.real["open"](path, "rb") as file:
+            content = file.read()
+        os.truncate(path, len(content) // 2)
+        self.before(event)
+        self.after(f"half of {event}")
+        with self.real["open"](path, "wb") as file:
+            file.write(content)
         self.after(event)
         return made
 
@@ -189,7 +241,14 @@ class _File(io.FileIO):
 
     def __init__(self, watch: Watch, name: str, path: Any, mode: str):
         super().__init__(path, mode)
-        self._watch, self._event = watch, watch.event("write", name)
+        self._watch, self._name, self._event = watch, name, watch.event("write", name)
+
+    def truncate(self, size: int | None = None) -> int:
+        event = self._watch.event("truncate", self._name)
+        self._watch.before(event)
+        cut = super().truncate(size)
+        self._watch.after(event)
+        return cut
 
     def write(self, content: Any) -> int:
         half = len(content) // 2

@@ -8,39 +8,51 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tests.faults import folders
-from tests.faults.bench import Bench, Case, Row, each, remove
+from tests.faults.bench import Bench, Case, Row, Told, each, remove, turn
+from tests.faults.folders import PHASES
+from tests.faults.processes import Outcome
 from tests.faults.studies import Study
 
 IMPORT_SECONDS = 3.0
 _MOST_POINTS = 5000
+AIMS = (PHASES[1], PHASES[2], PHASES[0], PHASES[1], PHASES[2])
 
 
 def at_random(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) -> Iterator[Case]:
-    """Kill at a time uniform over the whole run, look, resume, compare. One in ten is ``python -m`` from nothing."""
+    """Kill at a random time of each part of the run by turns, look, resume, compare.
+
+    One in ten is ``python -m`` from nothing. A kill that fell into another part than meant is repeated a few times.
+    """
     whole, place = bench.oracle(study), bench.place("kill", study)
 
-    def case(number: int) -> str:
+    def case(number: int) -> str | Told:
         rng, out = bench.rng("kill", study, number), place / str(number)
-        remove(out)
-        fresh = rng.random() < 0.1
-        span = whole.seconds + (IMPORT_SECONDS if fresh else 0.0)
-        for _ in range(5):  # until the kill is sooner than the end
-            running = bench.start(study, out, fresh=fresh)
-            time.sleep(rng.uniform(0, span))
-            hit = running.send(signal.SIGKILL)
-            running.wait()
-            if hit:
-                break
+        fresh, aim = rng.random() < 0.1, AIMS[turn(numbers, number, len(AIMS))]
+        fell = len(PHASES)
+        for attempt in range(6):
             remove(out)
-            span *= 0.7
-        else:
-            return "the run ended before it could be killed"
-        wrong = folders.torn(out, whole) or bench.finish(study, out)
+            running = bench.start(study, out, fresh=fresh)
+            bench.linger(study, out, running, aim, rng.uniform(0, 0.7**attempt), IMPORT_SECONDS if fresh else 0.0)
+            running.send(signal.SIGKILL)
+            ended = running.wait()
+            if wrong := unasked(ended, -signal.SIGKILL) or folders.torn(out, whole):
+                return wrong
+            fell = folders.reached(out) if ended.code else len(PHASES)
+            if fell == PHASES.index(aim):
+                break
+        if fell == len(PHASES):
+            return f"the run ended before it could be killed in the part: {aim}"
+        wrong = bench.finish(study, out)
         if not wrong:
             remove(out)
-        return wrong
+        return Told(wrong, PHASES[fell])
 
     yield from each(numbers, done, case)
+
+
+def unasked(ended: Outcome, asked: int) -> str:
+    """What is wrong with a run that should have ended at its end or with the code ``asked``, or nothing."""
+    return "" if ended.code in (0, asked) else f"it ended by itself with {ended.code}: {ended.said()}"
 
 
 def at_every_write(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) -> Iterator[Case]:
@@ -79,7 +91,8 @@ def at_every_write(bench: Bench, study: Study, numbers: Sequence[int], done: set
 
 
 ROWS = [
-    Row("kill", "SIGKILL at a random time", "final hashes equal an uninterrupted run's", 5, 300, at_random),
-    Row("points", "SIGKILL between every two calls that write (open, half a write, write, fsync, rename, ...)",
+    Row("kill", "SIGKILL at a random time", "final hashes equal an uninterrupted run's", 5, 300, at_random,
+        phases=PHASES),
+    Row("points", "SIGKILL between every two calls that write (lock, open, half a write, netCDF, fsync, rename, ...)",
         "nothing torn after any kill, the same hashes after the last", None, None, at_every_write),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.faults.bench import Bench, Case, Row, each, remove
+from tests.faults.bench import Bench, Case, Row, each, remove, turn
 from tests.faults.studies import ROOT, Study
 
 KINDS = (("one", "nan"), ("one", "inf"), ("all", "nan"), ("one", "-inf"))
@@ -117,7 +117,7 @@ def not_finite(bench: Bench, study: Study, numbers: Sequence[int], done: set[str
     def case(number: int) -> str:
         rng, out, control = bench.rng("lanes", study, number), place / str(number), place / f"{number}-control"
         remove(out, control)
-        which, value = KINDS[(number + number // 8) % len(KINDS)]
+        which, value = KINDS[turn(numbers, number, len(KINDS))]
         plan = {"sweep": rng.randrange(count), "lane": rng.random(), "value": value}
         wrong = _compare(bench, study, out, control, plan, which)
         if not wrong:

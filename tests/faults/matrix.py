@@ -9,7 +9,7 @@ import platform
 import sys
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -54,7 +54,8 @@ class Journal:
     def add(self, row: Row, study: Study, case: Case) -> None:
         """Keep a case."""
         entry = self.key | {"row": row.name, "study": study.name, "case": case.name, "wrong": case.wrong,
-                            "seconds": round(case.seconds, 2)}  # fmt: skip
+                            "seconds": round(case.seconds, 2), "where": case.where, "repeats": case.repeats,
+                            }  # fmt: skip
         with self._lock:
             self.entries.append(entry)
             with self.path.open("a") as file:
@@ -85,23 +86,41 @@ def units(rows: Sequence[Row], some: Sequence[Study], column: str, scale: float)
 
 def table(journal: Journal, column: str, rows: Sequence[Row], heading: str) -> str:
     """What the journal holds, as Markdown."""
-    lines = [heading, "", "| fault | cases | failures | studies | passes when | seconds |", "|---|---|---|---|---|---|"]
+    names = ("fault", "cases", "failures", "studies", "where they fell", "passes when", "seconds")
+    lines = [heading, "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     by_row = defaultdict(list)
     for entry in journal.latest():
         by_row[entry["row"]].append(entry)
     for row in rows:
         found = by_row.get(row.name, [])
-        counts = defaultdict(int)
-        for entry in found:
-            counts[entry["study"]] += 1
-        spread = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         failed, seconds = sum(bool(e["wrong"]) for e in found), sum(e["seconds"] for e in found)
-        lines.append(f"| {row.fault} | {len(found)} | {failed} | {spread} | {row.passes} | {seconds:.0f} |")
-    failures = [e for e in journal.latest() if e["wrong"]]
-    if failures:
-        lines += ["", "Failures:", ""]
-        lines += [f"- {e['row']}, {e['study']}, case {e['case']}: {' '.join(e['wrong'].split())}" for e in failures]
+        cells = (row.fault, len(found), failed, _counted(found, "study"), _places(found), row.passes, f"{seconds:.0f}")
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    if told := failures(journal, rows):
+        lines += ["", "Failures:", "", *(f"- {each}" for each in told)]
     return "\n".join(lines) + "\n"
+
+
+def failures(journal: Journal, rows: Sequence[Row]) -> list[str]:
+    """What did not hold: cases, and rows with no case in some part of a run."""
+    found = journal.latest()
+    told = [f"{e['row']}, {e['study']}, case {e['case']}: {' '.join(e['wrong'].split())}" for e in found if e["wrong"]]
+    for row in rows:
+        wheres = [entry["where"] for entry in found if entry["row"] == row.name]
+        told += [f"{row.name}: no case of {len(wheres)} fell into the part: {phase}" for phase in row.missed(wheres)]
+    return told
+
+
+def _counted(entries: Sequence[dict[str, Any]], name: str) -> str:
+    counts = Counter(entry[name] for entry in entries if entry[name])
+    return ", ".join(f"{value} {count}" for value, count in sorted(counts.items()))
+
+
+def _places(entries: Sequence[dict[str, Any]]) -> str:
+    """Where cases fell, and how many were repeated since the machine was too busy to tell whether they were late."""
+    repeats, repeated = sum(e["repeats"] for e in entries), sum(bool(e["repeats"]) for e in entries)
+    some = f"{repeats} repeats of {repeated} cases (busy machine)" if repeats else ""
+    return "; ".join(filter(None, [_counted(entries, "where"), some]))
 
 
 def _heading(arguments: argparse.Namespace, journal: Journal, begun: str) -> str:
@@ -173,4 +192,4 @@ def main(argv: Sequence[str] | None = None) -> int:
             future.result()
     write()
     print(arguments.out.read_text())
-    return int(any(entry["wrong"] for entry in journal.latest()))
+    return int(bool(failures(journal, ROWS)))

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tests.faults.bench import Bench, Case, Row, each, remove
+from tests.faults.bench import Bench, Case, Row, each, remove, turn
 from tests.faults.lanes import suits
 from tests.faults.studies import Study
 
@@ -68,7 +68,7 @@ def short_of_memory(bench: Bench, study: Study, numbers: Sequence[int], done: se
     def case(number: int) -> str:
         rng, out = bench.rng("memory", study, number), place / str(number)
         remove(out)
-        kind = KINDS[(number // 8 + number) % len(KINDS)] if suits(study) else "python"
+        kind = KINDS[turn(numbers, number, len(KINDS))] if suits(study) else "python"
         plan = {"memory": {"kind": kind, "at": rng.choice((1, 2, 3))}}
         ended = bench.start(study, out, plan).wait()
         if ended.code == 0:

@@ -23,6 +23,28 @@ from tests.faults import injection
 from tests.faults.studies import ROOT, Study
 
 PATIENCE = 600.0  # s; a process that takes longer hangs
+BUSY = 1.5  # a machine on which a process takes so many times its time on the processor is too busy to tell
+
+
+def busy() -> float:
+    """How many times its time on the processor a small process takes: one where nothing else runs; the middle of 3."""
+    found = []
+    for _ in range(3):
+        start = time.monotonic()
+        process = subprocess.Popen([sys.executable, "-I", "-S", "-c", "sum(range(2_000_000))"])
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        found.append((time.monotonic() - start) / max(used.ru_utime + used.ru_stime, 1e-3))
+    return sorted(found)[1]
+
+
+def used(process: int) -> float | None:
+    """Seconds that a process has spent on the processor so far; None where that cannot be read."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 class Outcome(NamedTuple):
@@ -72,7 +94,7 @@ class Running:
         self._files = streams / "out", streams / "err"
         for file in self._files:
             file.unlink(missing_ok=True)
-        self._start = time.monotonic()
+        self.started = time.monotonic()
         self._process: Any = None
         if fresh:
             self._process = _fresh(module, words, self._files, plan, cwd)
@@ -102,7 +124,7 @@ class Running:
             status = Path(f"/proc/{self.pid}/status").read_text()
             return bool(int(status.split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1)
         except (OSError, IndexError):
-            return self.over() or time.monotonic() - self._start > 3
+            return self.over() or time.monotonic() - self.started > 3
 
     def send(self, number: int) -> bool:
         """Send a signal; False where it had ended before."""
@@ -126,7 +148,7 @@ class Running:
                 self._process.join()
         ended = time.monotonic()
         out, err = (file.read_text(errors="replace") if file.exists() else "" for file in self._files)
-        return Outcome(int(self._code() or 0), out, err, ended - self._start, ended)
+        return Outcome(int(self._code() or 0), out, err, ended - self.started, ended)
 
 
 def _fresh(module: str, words: Sequence[str], files: Sequence[Path], plan: Any, cwd: Path) -> subprocess.Popen:
@@ -207,9 +229,13 @@ def in_one(work: Callable[..., Any], arguments: tuple, streams: Path) -> Any:
     there.close()
     while True:
         try:
-            if not here.poll(PATIENCE):
-                process.kill()
-                raise RuntimeError(f"a process said nothing for {PATIENCE:.0f} s")
+            before = last = used(process.pid)
+            while not here.poll(PATIENCE):  # on a busy machine a process that says nothing may be at work all the same
+                now = used(process.pid)
+                if now is None or last is None or now - last < 1 or now - before > PATIENCE:
+                    process.kill()
+                    raise RuntimeError(f"a process said nothing for {PATIENCE:.0f} s")
+                last = now
             yield here.recv()
         except EOFError:
             break

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.faults import injection
-from tests.faults.bench import Bench, Case, Row, each, remove
-from tests.faults.processes import Outcome
+from tests.faults import folders, processes
+from tests.faults.bench import Bench, Case, Late, Row, Told, each, remove, turn
+from tests.faults.folders import PHASES
+from tests.faults.processes import Outcome, Running
 from tests.faults.studies import Study
 
 SECONDS = 1.0
-_START_SECONDS = 120.0
 
 
 def together(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) -> Iterator[Case]:
@@ -25,7 +25,8 @@ def together(bench: Bench, study: Study, numbers: Sequence[int], done: set[str])
     def case(number: int) -> str:
         rng, out = bench.rng("rivals", study, number), place / str(number)
         remove(out)
-        wrong = _race(bench, study, out) if number % 5 == 4 else _held(bench, study, out, rng.random(), whole.events)
+        race = turn(numbers, number, 5) == 4
+        wrong = _race(bench, study, out) if race else _held(bench, study, out, rng.random(), whole.events)
         if not wrong:
             remove(out)
         return wrong
@@ -35,28 +36,38 @@ def together(bench: Bench, study: Study, numbers: Sequence[int], done: set[str])
 
 def _held(bench: Bench, study: Study, out: Path, where: float, events: Sequence[str]) -> str:
     first = next(place for place, event in enumerate(events) if event.startswith("rename manifest.json"))
-    signs = {name: out.with_name(f"{out.name}-{name}") for name in ("paused", "go", "asked")}
-    for sign in signs.values():
-        sign.unlink(missing_ok=True)
+    asked = out.with_name(f"{out.name}-asked")
+    asked.unlink(missing_ok=True)
     pause = first + 1 + int(where * (len(events) - first - 1))
-    plan = {"root": str(out), "pause": pause, "paused": str(signs["paused"]), "go": str(signs["go"])}
-    owner = bench.start(study, out, plan)
-    start = time.monotonic()
-    while not signs["paused"].exists():
-        if owner.over() or time.monotonic() - start > _START_SECONDS:
-            signs["go"].touch()
-            return f"the owner never came to write {pause}: {owner.wait().said()}"
-        time.sleep(0.01)
+    owner, go = _paused(bench, study, out, pause)
+    if owner.over():
+        return f"the owner never came to write {pause}: {owner.wait().said()}"
     rival = bench.start(
-        study, out, {"root": str(out), "asked": str(signs["asked"])}, streams=out.with_name(f"{out.name}-rival-streams")
+        study, out, {"root": str(out), "asked": str(asked)}, streams=out.with_name(f"{out.name}-rival-streams")
     )
     ended = rival.wait()
-    signs["go"].touch()
-    wrong = _refused(ended, signs["asked"], owner.pid) or bench.judged(study, out, owner.wait())
+    go.touch()
+    wrong = bench.judged(study, out, owner.wait()) or _refused(ended, asked, owner.pid)
     shutil.rmtree(out.with_name(f"{out.name}-rival-streams"), ignore_errors=True)
-    for sign in signs.values():
+    for sign in (asked, go):
         sign.unlink(missing_ok=True)
     return wrong
+
+
+def _paused(bench: Bench, study: Study, out: Path, number: int) -> tuple[Running, Path]:
+    """A run that waits after its event ``number``, and the file that lets it go on; or one that is over."""
+    paused, go = (out.with_name(f"{out.name}-{name}") for name in ("paused", "go"))
+    for sign in (paused, go):
+        sign.unlink(missing_ok=True)
+    running = bench.start(study, out, {"root": str(out), "pause": number, "paused": str(paused), "go": str(go)})
+    start = time.monotonic()
+    while not paused.exists() and not running.over():
+        if time.monotonic() - start > processes.PATIENCE:
+            running.send(signal.SIGKILL)
+            running.wait()
+        time.sleep(0.01)
+    paused.unlink(missing_ok=True)
+    return running, go
 
 
 def _refused(ended: Outcome, asked: Path, owner: int) -> str:
@@ -65,22 +76,26 @@ def _refused(ended: Outcome, asked: Path, owner: int) -> str:
     if f"in use by process {owner} " not in ended.err:
         return f"the rival does not name process {owner}: {ended.said()}"
     late = ended.ended - float(asked.read_text().split()[-1])
-    return f"the rival ended {late:.1f} s after it had asked for the lock" if late > SECONDS else ""
+    if late > SECONDS:
+        raise Late(f"the rival ended {late:.1f} s after it had asked for the lock")
+    return ""
 
 
 def _race(bench: Bench, study: Study, out: Path) -> str:
+    asked = [out.with_name(f"{out.name}-asked-{side}") for side in (0, 1)]
+    for file in asked:
+        file.unlink(missing_ok=True)
     sides = [
-        bench.start(study, out, {"root": str(out), "asked": str(out.with_name(f"{out.name}-asked-{side}"))},
+        bench.start(study, out, {"root": str(out), "asked": str(asked[side])},
                     streams=out.with_name(f"{out.name}-{side}-streams"))
         for side in (0, 1)
     ]  # fmt: skip
     ended = [side.wait() for side in sides]
     codes = [each.code for each in ended]
-    asked = [out.with_name(f"{out.name}-asked-{side}") for side in (0, 1)]
     if sorted(codes) == [0, 2]:
         first = codes.index(0)
-        wrong = _refused(ended[1 - first], asked[1 - first], sides[first].pid)
-        wrong = wrong or bench.judged(study, out, ended[first])
+        wrong = bench.judged(study, out, ended[first])
+        wrong = wrong or _refused(ended[1 - first], asked[1 - first], sides[first].pid)
     else:
         wrong = f"two that start together end with {codes}: {ended[0].said()} / {ended[1].said()}"
     for side in (0, 1):
@@ -90,29 +105,33 @@ def _race(bench: Bench, study: Study, out: Path) -> str:
 
 
 def stale(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) -> Iterator[Case]:
-    """Kill the owner while it holds the lock; what the lock says of its owner is then a lie of several kinds."""
-    whole, place = bench.oracle(study), bench.place("stale", study)
+    """Kill the owner while it holds the lock, in each part of its run by turns.
 
-    def case(number: int) -> str:
+    What the lock says of its owner is then a lie of several kinds.
+    """
+    whole, place = bench.oracle(study), bench.place("stale", study)
+    locked = next(number for number, event in enumerate(whole.events) if event == "write lock")
+
+    def case(number: int) -> str | Told:
         rng, out = bench.rng("stale", study, number), place / str(number)
         remove(out)
-        plan = {"root": str(out), "log": str(out.with_name(f"{out.name}-log"))}
-        log = Path(plan["log"])
-        running = bench.start(study, out, plan)
-        target = rng.randrange(1, len(whole.events))
-        while len(injection.read_log(log)) < target and not running.over():
-            time.sleep(0.01)
-        running.send(signal.SIGKILL)
-        running.wait()
+        part = folders.phases(whole.events)[turn(numbers, number, len(PHASES))]
+        target = rng.randrange(max(part.start, locked), part.stop)
+        running, go = _paused(bench, study, out, target + 1)
+        hit = running.send(signal.SIGKILL)
+        ended = running.wait()
+        go.unlink(missing_ok=True)
+        if not hit or ended.code != -signal.SIGKILL or not (out / "lock").exists():
+            return f"the owner could not be killed at {whole.events[target]}: {ended.code} {ended.said()}"
+        fell = folders.reached(out)
         lies = [None, f"process {os.getpid()} on this machine\n".encode(), b"", b"\xff\xfe\x00garbage", b"x" * 100_000]
-        lie = lies[number % len(lies)]
+        lie = lies[turn(numbers, number, len(lies))]
         if lie is not None:
             (out / "lock").write_bytes(lie)
-        wrong = bench.finish(study, out)
-        log.unlink(missing_ok=True)
+        wrong = folders.torn(out, whole) or bench.finish(study, out)
         if not wrong:
             remove(out)
-        return wrong
+        return Told(wrong, PHASES[min(fell, 2)])
 
     yield from each(numbers, done, case)
 
@@ -120,5 +139,5 @@ def stale(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) ->
 ROWS = [
     Row("rivals", "two processes on one folder",
         "the second ends within 1 s of its check naming the owner; nothing lost", 3, 100, together),
-    Row("stale", "stale lock after a kill", "recovers by itself, the same hashes", 3, 100, stale),
+    Row("stale", "stale lock after a kill", "recovers by itself, the same hashes", 3, 100, stale, phases=PHASES),
 ]  # fmt: skip
