@@ -129,7 +129,8 @@ def _parse(study: ModuleType, module: str, argv: list[str]) -> tuple[Options, An
     repeated = [word for word in ("--preset", "--out") if sum(a.split("=")[0] == word for a in argv) > 1]
     if repeated:
         raise BadInput(f"option {repeated[0]} is given twice")
-    preset = _value_of("--preset", argv) or Options.preset
+    given = _value_of("--preset", argv)
+    preset = Options.preset if given is None else given
     if preset not in study.PRESETS:
         raise BadInput(_unknown("preset", preset, list(study.PRESETS)))
     for number, word in enumerate(argv):
@@ -173,18 +174,20 @@ def _unknown(kind: str, value: str, known: list[str]) -> str:
     near = difflib.get_close_matches(value, known, 1)
     hint = f"did you mean {near[0]}?" if near else "--help lists them" if kind == "option" else ""
     allowed = "" if kind == "option" else f" (allowed: {', '.join(known)})"
-    return f"unknown {kind} {value}{allowed}{'; ' + hint if hint else ''}"
+    return f"unknown {kind} {value or repr(value)}{allowed}{'; ' + hint if hint else ''}"
 
 
 def _placed(sentence: str, argv: list[str]) -> str:
     """A complaint of words that belong to no option, with the option that they follow."""
-    found = re.match(r"Unrecognized options: (.*)", sentence)
+    found = re.match(r"Unrecognized options:\s*(.*)", sentence)
     if not found:
         return sentence
     shown = found[1]
-    first = next((place for place, word in enumerate(argv) if shown.startswith(word) and word), len(argv))
+    matches = ((word and shown.startswith(word)) or not (word or shown) for word in argv)
+    first = next((place for place, match in enumerate(matches) if match), len(argv))
     before = [word.split("=")[0] for word in argv[:first] if word.startswith("--")]
-    return f"unrecognized {shown}{f' after {before[-1]}, which takes no further value' if before else ''}"
+    place = f" after {before[-1]}, which takes no further value" if before else ""
+    return f"unrecognized {shown or 'empty word'}{place}"
 
 
 def _value_of(option: str, argv: list[str]) -> str | None:

@@ -47,10 +47,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import functools
+import gc
 import hashlib
 import importlib
 import importlib.util
-import io
 import os
 import sys
 import sysconfig
@@ -58,7 +58,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import jax
@@ -231,6 +231,7 @@ def _result(future: Any, address: str) -> Result:
 
 # Packages of which the code or the version is compared by itself.
 _COMPARED = ("nnjax", "jax", "jaxlib", "numpy")
+_MAIN = ("__main__", "__mp_main__")
 
 
 def _sources(run: Any) -> dict[str, str]:
@@ -245,13 +246,13 @@ def _sources(run: Any) -> dict[str, str]:
         name = left.pop()
         module = sys.modules.get(name)
         file = Path(getattr(module, "__file__", None) or "")
-        if name in found or name in ("__main__", "__mp_main__") or file.suffix != ".py" or not file.is_file():
+        if name in found or name in _MAIN or file.suffix != ".py" or not file.is_file():
             continue
         top = name.partition(".")[0]
         if top in _COMPARED or (_is_installed(file) and top != kept):
             continue
         found[name] = _digest(name) or ""
-        left += _imported(name, file)
+        left += _imported(name, file, found[name])
     return found
 
 
@@ -263,21 +264,33 @@ def _home(run: Any) -> str:
 
 
 def _modules_by_name(run: Any) -> set[str]:
-    """Modules that the pickled ``run`` refers to by name."""
-    import cloudpickle
-
-    pickler: Any = cloudpickle.Pickler
-    names: set[str] = set()
-
-    class Names(pickler):
-        def persistent_id(self, value: Any) -> None:
-            named = isinstance(value, type | FunctionType | BuiltinFunctionType)
-            kind = value if named else type(value)
-            names.add(value.__name__ if isinstance(value, ModuleType) else str(getattr(kind, "__module__", "")))
-
-    with contextlib.suppress(Exception):  # told where it is sent
-        Names(io.BytesIO()).dump(run)
+    """Modules that a worker imports to have ``run``: those of all that it holds and that is sent by its name alone."""
+    left, seen, names = [run], dict[int, Any](), set[str]()
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen[id(value)] = value  # kept, so that its number is given to no other
+        if isinstance(value, ModuleType):
+            names.add(value.__name__)
+        elif not isinstance(value, type | FunctionType):
+            left += [type(value), getattr(value, "__wrapped__", None), *gc.get_referents(value)]
+        elif "<" not in value.__qualname__ and value.__module__ not in _MAIN:
+            names.add(value.__module__)
+        elif isinstance(value, FunctionType):  # Dask sends it as it is, with the globals that it uses
+            used = {name for code in _codes(value.__code__) for name in code.co_names}
+            left += [value.__globals__.get(name) for name in used]
+            left += [value.__defaults__, value.__kwdefaults__, *(value.__closure__ or ())]
+        else:
+            left += [*value.__bases__, *vars(value).values()]
     return names
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
 
 
 def _is_installed(file: Path) -> bool:
@@ -285,8 +298,10 @@ def _is_installed(file: Path) -> bool:
     return bool({"site-packages", "dist-packages"} & {*file.parts}) or not places.isdisjoint(file.parents)
 
 
-def _imported(name: str, file: Path) -> Iterator[str]:
+@functools.cache
+def _imported(name: str, file: Path, digest: str) -> list[str]:
     """Names of what a module imports, anywhere in its text, and of the packages around; some may be no modules."""
+    del digest  # other text, other names
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     names = {package}
     for node in ast.walk(ast.parse(file.read_bytes())):
@@ -296,9 +311,8 @@ def _imported(name: str, file: Path) -> Iterator[str]:
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    for each in sorted(names):
-        parts = each.split(".")
-        yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+    split = [each.split(".") for each in sorted(names)]
+    return [".".join(parts[:end]) for parts in split for end in range(1, len(parts) + 1)]
 
 
 def _digest(name: str) -> str | None:

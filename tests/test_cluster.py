@@ -171,15 +171,15 @@ def study(tmp_path, monkeypatch):
 
 
 def test_the_files_that_a_run_needs_are_found_whatever_is_wrapped_round_it(study):
-    pytest.importorskip("cloudpickle")
-
     def by_value(key, hparams, data):
         return study.run(key, hparams, data)
 
     for run in (study.run, functools.partial(study.run, data=None), jax.jit(study.run)):
         assert set(cluster._sources(run)) == NEEDED
-    by_value.__module__ = "__main__"
-    assert set(cluster._sources(by_value)) == NEEDED  # this function travels as it is, what it closes over by name
+    # A function within another travels as it is, and what it closes over or names by name.
+    assert set(cluster._sources(by_value)) == set(cluster._sources(lambda: lambda: by_value)) == NEEDED
+    assert __name__ in cluster._sources(iterate)
+    assert __name__ in cluster._sources(lambda: iterate)
     assert set(cluster._sources(jnp.sum)) == set()
 
 
@@ -194,7 +194,6 @@ def test_the_files_that_a_run_needs_are_found_whatever_is_wrapped_round_it(study
     ],
 )
 def test_a_worker_with_another_version_of_the_study_is_refused(study, tmp_path, changed, message):
-    pytest.importorskip("cloudpickle")
     there = tmp_path if changed is None else _study(tmp_path / "there", **changed)
     code = f"""
         from nnjax import cluster
@@ -213,7 +212,6 @@ def test_a_worker_with_another_version_of_the_study_is_refused(study, tmp_path, 
 
 
 def test_a_worker_that_imported_a_file_before_it_was_changed_has_the_old_version(study, tmp_path):
-    pytest.importorskip("cloudpickle")
     old = cluster._sources(study.run)
     _study(tmp_path / "here", own_late="FACTOR = 2\n")
     cluster._check_sources(old)

@@ -70,6 +70,9 @@ BAD = {
     "a short walk": (["--walk-days", "5"], "walk_days=5 must be at least 20"),
     "unknown option": (["--iris-seds", "5"], "did you mean --iris-seeds?"),
     "unknown preset": (["--preset", "quik"], "did you mean quick?"),
+    "empty preset": (["--preset", ""], "unknown preset '' (allowed: quick"),
+    "a word too many": (["--apple", "x"], "unrecognized x after --apple"),
+    "an empty word too many": (["--apple", ""], "unrecognized empty word after --apple"),
 }
 
 

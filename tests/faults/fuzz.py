@@ -244,11 +244,13 @@ def without(options: Sequence[str], words: Sequence[str]) -> list[str]:
 
 
 def estimate(out: str) -> tuple[float, float]:
-    """Seconds and MiB that a plan says it takes; infinitely much where it says nothing."""
-    found = re.search(r"^in all about ([\d.,]+) s .*?([\d.,]+) MiB of memory", out, re.MULTILINE)
+    """Seconds beside compiling, and MiB, that a plan says it takes; infinitely much where it says nothing."""
+    pattern = r"^in all about ([\d.,]+) s \(([\d.,]+) s compiling.*?([\d.,]+) MiB of memory"
+    found = re.search(pattern, out, re.MULTILINE)
     if not found:
         return math.inf, math.inf
-    return float(found[1].replace(",", "")), float(found[2].replace(",", ""))
+    total, compiling, memory = (float(text.replace(",", "")) for text in found.groups())
+    return total - compiling, memory
 
 
 def _options(study: Study, count: int, first: int, place: Path) -> Iterator[tuple[str, str, float]]:
