@@ -32,7 +32,8 @@ def markdown_table(rows: Iterable[Row]) -> str:
 
 def markdown_text(text: str) -> str:
     """Text as one line of Markdown that shows it: no tag, link, picture, code or cell begins or ends in it."""
-    flat = re.sub(r"[\\\[\]`]", r"\\\g<0>", " ".join(text.splitlines()))
+    # A bracket alone is text, and most are an interval's: it stays as readable in the file.
+    flat = re.sub(r"[\\`]|\](?=[(\[:])", r"\\\g<0>", " ".join(text.splitlines()))
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
 
 

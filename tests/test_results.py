@@ -795,9 +795,9 @@ def test_markdown_table_is_one_line_a_row():
     assert lines[0] == "| Claim | Quantity | Measured | Interval | Seeds | Published | Source | Tolerance | Verdict |"
     assert lines[1] == "|---|---|---|---|---|---|---|---|---|"
     assert lines[2] == (
-        r"| wide nets &#124; deep nets | error | 0.12 | \[0.1, 0.2\] | 20 | 0.11 | Table 1 | 0.02 | reproduced |"
+        "| wide nets &#124; deep nets | error | 0.12 | [0.1, 0.2] | 20 | 0.11 | Table 1 | 0.02 | reproduced |"
     )
-    assert lines[3].startswith(r"| one seed :smile: \[/b\] | peak | 3 | \[nan, nan\] | 1 |")
+    assert lines[3].startswith("| one seed :smile: [/b] | peak | 3 | [nan, nan] | 1 |")
     assert len(lines) == 4
 
 
