@@ -387,9 +387,14 @@ class Folder:
         except OSError as error:
             lock.close()
             raise ResultsError(f"the results folder {str(self.path)!r} cannot be locked ({error.strerror})") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {platform.node()}\n")
-        lock.flush()
+        try:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {platform.node()}\n")
+            lock.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # closing writes what is left, which may fail again
+                lock.close()
+            raise ResultsError(f"{str(self.path / 'lock')!r} cannot be written ({error.strerror or error})") from None
         self._lock = lock
 
     def _open_manifest(self) -> dict[str, Any]:

@@ -144,16 +144,11 @@ def test_torn_files_are_seen(whole):
     assert "there before the manifest: chunks/s/c0.npz" in folders.torn(whole.folder, whole)
 
 
-# A lock that could not be written is closed when it is collected, which here may be after its error.
-_LEFT_OPEN = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-
-
 def _watched(out, tmp_path, **plan):
     (tmp_path / "covered").touch()
     return injection.Watch({"root": str(out), "covered": str(tmp_path / "covered"), **plan})
 
 
-@_LEFT_OPEN
 def test_a_write_that_is_not_atomic_is_caught_in_the_act(tmp_path, whole, monkeypatch):
     """The control: with such a write the harness must fail."""
 
@@ -167,7 +162,6 @@ def test_a_write_that_is_not_atomic_is_caught_in_the_act(tmp_path, whole, monkey
     assert any(_fail_everywhere(tmp_path, whole))
 
 
-@_LEFT_OPEN
 def test_every_write_may_fail(tmp_path, whole):
     wrong = _fail_everywhere(tmp_path, whole)
     assert len(wrong) > 40
