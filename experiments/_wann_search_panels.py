@@ -35,6 +35,7 @@ class Budget(NamedTuple):
       generations: of the evolution strategy that trains the weights, or steps of gradient descent.
       hidden: tanh units of the fixed net.
       training_episodes: of every candidate of the evolution strategy.
+      training_runs: of the evolution strategy, of which the best counts.
     """
 
     trials: int
@@ -43,6 +44,7 @@ class Budget(NamedTuple):
     generations: int
     hidden: int
     training_episodes: int = 8
+    training_runs: int = 1
 
 
 class Arm(NamedTuple):

@@ -138,6 +138,8 @@ class Config:
     """Generations of the evolution strategy that trains all weights, or steps of gradient descent."""
     training_episodes: int = 8
     """Episodes of each of its candidates; not of gradient descent."""
+    training_runs: int = 1
+    """Runs of that strategy, each with a key of its own; the best on further episodes counts."""
     hidden: int = 10
     """Hidden units of the fully connected net."""
 
@@ -158,8 +160,8 @@ _LEAST: dict[str, float] = {
     "seed": 0, "seeds": 1, "population": 1, "generations": 1, "repetitions": 1, "shared_weights": -1000,
     "tournament": 1, "elite": 0, "by_connections": 0, "remove_connection": 0, "enabled": 0, "max_nodes": 1,
     "islands": 1, "migrate_every": 0, "migrants": 1, "champion_episodes": 1, "selection_episodes": 2, "trials": 2,
-    "training_generations": 1, "training_episodes": 1, "hidden": 1, "published_seeds": 1, "reference_seeds": 0,
-    "reference_generations": 1,
+    "training_generations": 1, "training_episodes": 1, "training_runs": 1, "hidden": 1, "published_seeds": 1,
+    "reference_seeds": 0, "reference_generations": 1,
 }  # fmt: skip
 
 _PUBLISHED: dict[str, dict[str, Any]] = {
@@ -241,7 +243,7 @@ def _search(config: Config, fields: dict[str, Any]) -> wann.Config:
 _QUICK = Config()
 _STANDARD = replace(
     _QUICK, seed=2, seeds=12, generations=512, migrate_every=8, migrants=4, training_generations=1500,
-    training_episodes=16, reference_seeds=20,
+    training_episodes=16, training_runs=3, reference_seeds=20,
 )  # fmt: skip
 PRESETS = {
     "quick": _QUICK,
@@ -381,7 +383,7 @@ def run(config: Config, *, store: Callable[[str], Store] | None = None, monitor:
     monitor = monitor or Monitor()
     budget = Budget(
         config.trials, config.champion_episodes, config.selection_episodes, config.training_generations, config.hidden,
-        config.training_episodes,
+        config.training_episodes, config.training_runs,
     )  # fmt: skip
     groups: dict[str, xr.Dataset] = {}
     for name, task, search, key in _prepared(config):

@@ -373,6 +373,24 @@ def test_courses_stand_beside_the_reference_and_lost_searches_are_counted():
     assert rows["swing_up: elite mean at generation 200, populations of 64, 2 islands"].verdict == "no reference"
 
 
+def test_the_best_of_several_runs_of_training_counts(monkeypatch):
+    class Run:
+        def __init__(self, mean):
+            self.mean, self.weights = mean, np.full((2, 2), mean)
+
+    asked = []
+
+    def train(genome, task, weight, key, **options):
+        asked.append((int(jax.random.key_data(key)[1]), options["episodes"], options["selection"]))
+        return Run([3.0, 7.0, 5.0][len(asked) - 1])
+
+    monkeypatch.setattr(after.tuning, "train_weights", train)
+    budget = after.Budget(1, 1, 1, generations=2, hidden=2, training_episodes=4, training_runs=3)
+    assert after.train(None, None, tasks.SwingUp(), 1.0, jax.random.key(0), budget)[0, 0] == 7.0
+    assert len({key for key, *_ in asked}) == 3
+    assert {tuple(rest) for _, *rest in asked} == {(4, after.RIVALS)}
+
+
 def test_a_fully_connected_net_learns_by_gradient_only_from_weights_that_differ():
     task = tasks.by_name("digits")
     net, space = tuning.fixed_topology(task, (10,), "tanh")
