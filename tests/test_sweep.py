@@ -499,16 +499,18 @@ def test_gpus_are_taken_wide_and_filled_to_four_fifths(monkeypatch):
 def test_a_real_gpu_is_taken_and_agrees():
     def start(**environment):
         kept = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
-        code = "import jax; print(jax.default_backend())\n" + textwrap.dedent(SCRIPT)
+        # Asked last: the backend starts with it, and how many devices a CPU has is set before.
+        code = textwrap.dedent(SCRIPT) + "\nprint(jax.default_backend())\n"
         return subprocess.run(
             [sys.executable, "-c", code, "1"], text=True, capture_output=True, check=True, timeout=300,
             env={**kept, **environment},
         ).stdout.split()  # fmt: skip
 
-    backend, _, *found = start()
+    _, *found, backend = start()
     if backend != "gpu":
         pytest.skip("needs a GPU")
-    _, _, *expected = start(JAX_PLATFORMS="cpu")
+    _, *expected, cpu = start(JAX_PLATFORMS="cpu")
+    assert cpu == "cpu"
     np.testing.assert_allclose(np.array(found, float), np.array(expected, float), rtol=1e-4, atol=1e-4)
 
 
