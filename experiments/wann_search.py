@@ -358,9 +358,8 @@ def _after(config: Config, task: Any) -> float:
     nets = config.seeds + len(references(config)) * config.reference_seeds if isinstance(task, tasks.SwingUp) else 1
     shown = 2 * (config.trials + config.selection_episodes) * len(SWEEP)
     chosen = CANDIDATES * config.champion_episodes * len(wann.SHARED_WEIGHTS)
-    return float(
-        _length(task) * (2 * config.training_generations * 64 * config.training_episodes + nets * (shown + chosen))
-    )
+    trained = 2 * config.training_generations * 64 * config.training_episodes * config.training_runs
+    return float(_length(task) * (trained + nets * (shown + chosen)))
 
 
 # The run
