@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _SUBMODULES = (
     "activations",
+    "attribution",
     "batches",
     "chunks",
     "classical",
@@ -33,10 +34,12 @@ _SUBMODULES = (
     "results",
     "saved",
     "schedules",
+    "search",
     "statistics",
     "sweep",
     "theory",
     "train",
+    "transfer",
     "types",
     "wann",
 )

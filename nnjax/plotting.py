@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnjax.naming import choose
 from nnjax.types import Array
 
 if TYPE_CHECKING:
@@ -116,3 +117,44 @@ def log_axis(axes: Any, ticks: Sequence[float], which: str = "x") -> None:
     axis.set_major_locator(FixedLocator(list(ticks)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def picture_grid(
+    axes: Axes, pictures: Array, *, columns: int | None = None, titles: Sequence[str] = (), scale: str = "each"
+) -> None:
+    """Pictures side by side in one panel, gray or RGB.
+
+    Args:
+      axes: where to draw; its frame and ticks go.
+      pictures: (k, h, w), or (k, h, w, 1 or 3).
+      columns: pictures a row; None: about as many as rows.
+      titles: a few words above each picture, in one line or more, or none.
+      scale: "each": from its least value, black, to its largest, white, as feature maps want it; "none": from 0 to 1.
+
+    Raises:
+      ValueError: no pictures, another number of channels or of titles, or another scale.
+    """
+    pictures = np.asarray(pictures, float)
+    pictures = pictures[..., None] if pictures.ndim == 3 else pictures
+    if pictures.ndim != 4 or len(pictures) == 0 or pictures.shape[3] not in (1, 3):
+        raise ValueError(f"pictures has shape {pictures.shape}; it must be (k, h, w) or (k, h, w, 1 or 3), k > 0")
+    if titles and len(titles) != len(pictures):
+        raise ValueError(f"titles has {len(titles)} entries for {len(pictures)} pictures")
+    if choose("scale", scale, ("each", "none")) == "each":
+        low, high = (f(pictures, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
+        pictures = (pictures - low) / np.where(high > low, high - low, 1)
+    count, height, width, channels = pictures.shape
+    columns = min(columns or int(np.ceil(np.sqrt(count))), count)
+    rows = -(-count // columns)
+    gap = max(1, width // 14)
+    # Titles stand in the gap above their picture.
+    lines = max((title.count("\n") + 1 for title in titles), default=0)
+    above = max(gap, lines * height // 3)
+    sheet = np.ones((rows * (height + above), columns * (width + gap), channels))
+    for number, picture in enumerate(pictures):
+        top, left = (number // columns) * (height + above) + above, (number % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+        if titles:
+            axes.text(left + width / 2, top - 0.08 * height, titles[number], ha="center", va="bottom", fontsize=6)
+    axes.imshow(np.clip(sheet, 0, 1).repeat(3 // channels, 2), interpolation="nearest")
+    axes.set_axis_off()

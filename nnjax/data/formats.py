@@ -12,6 +12,8 @@ import re
 import tarfile
 import warnings
 import zlib
+from collections.abc import Container
+from typing import IO
 
 import numpy as np
 
@@ -25,6 +27,7 @@ _JPEG_BYTES = 1 << 14
 _XZ_MEMORY = 1 << 26
 _RECORD_BYTES = 1 << 12
 _RECORDS = (b"L", b"K", b"x", b"g", b"X")  # long name and long link of GNU, pax
+_DRIVE = re.compile(r"[A-Za-z]:")
 _JPEG_NAME = re.compile(r"(train|test)/([a-z]+)/([0-9]{4})\.jpg", re.ASCII)
 
 
@@ -70,23 +73,52 @@ def read_tar(content: bytes, *, members: int, member_bytes: int, what: str) -> d
 
     Raises:
         DataError: too many or too large, a link or a device, a name that leads outside, a name given twice,
-            a sparse file (its length can be a lie), a negative length, a name of kilobytes, or no tar at all.
+            a sparse file (its length can be a lie), a negative length, a name of kilobytes, no tar at all, or one that
+            is damaged or cut, so that files at its end could be missing.
     """
-    files: dict[str, bytes] = {}
+    index = index_tar(io.BytesIO(content), members=members, member_bytes=member_bytes, what=what)
+    return {name: content[start : start + length] for name, (start, length) in index.items()}
+
+
+def index_tar(
+    stream: IO[bytes], *, members: int, member_bytes: int, what: str, refused: list[tuple[str, str]] | None = None
+) -> dict[str, tuple[int, int]]:
+    """Where the regular files of an uncompressed tar begin and how long they are, by name, in the archive's order.
+
+    Arguments and errors are those of `read_tar`, but for ``stream``, which is open for reading and can seek, and
+    ``refused``: where that list is given, an entry that is too large or no plain file is left out and appended to it,
+    (name, reason), instead of refusing the archive.
+    """
+    places: dict[str, tuple[int, int]] = {}
+    seen: set[str] = set()
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:", tarinfo=_Entry) as archive:
+        whole = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Entry) as archive:
             for count, member in enumerate(archive, start=1):
                 if count > members:
                     raise DataError(f"{what} has more than the {members:,} entries allowed")
-                _check_member(member, files, member_bytes, what)
-                if not member.isdir():
-                    stream = archive.extractfile(member)
-                    files[member.name] = stream.read() if stream else b""
+                _check_name(member, seen, what)
+                if member.isdir():
+                    continue
+                seen.add(member.name)
+                if reason := _refusal(member, member_bytes):
+                    if refused is None:
+                        raise DataError(f"{what} has the entry {member.name!r}, which {reason}")
+                    refused.append((member.name, reason))
+                    continue
+                if member.offset_data + member.size > whole:
+                    raise tarfile.ReadError("unexpected end of data")
+                places[member.name] = (member.offset_data, member.size)
+            # tarfile takes a header that it cannot read for the end, and what comes after it would be lost in silence.
+            stream.seek(archive.offset)
+            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"damaged or cut at byte {archive.offset:,}")
     except DataError:
         raise
     except (tarfile.TarError, ValueError, LookupError, OverflowError, EOFError, OSError, RecursionError) as error:
         raise DataError(f"{what} is not a sound tar file ({error})") from error
-    return files
+    return places
 
 
 class _Entry(tarfile.TarInfo):
@@ -104,18 +136,22 @@ class _Entry(tarfile.TarInfo):
         return entry
 
 
-def _check_member(member: tarfile.TarInfo, seen: dict[str, bytes], limit: int, what: str) -> None:
-    name = member.name
-    if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
-        raise DataError(f"{what} has the entry {name!r}, which leads outside the archive")
-    if member.isdir():
-        return
+def _check_name(member: tarfile.TarInfo, seen: Container[str], what: str) -> None:
+    # As Windows reads it too: with backslashes, and drives.
+    name = member.name.replace("\\", "/")
+    if name.startswith("/") or _DRIVE.match(name) or ".." in name.split("/"):
+        raise DataError(f"{what} has the entry {member.name!r}, which leads outside the archive")
+    if not member.isdir() and member.name in seen:
+        raise DataError(f"{what} has the entry {member.name!r} twice")
+
+
+def _refusal(member: tarfile.TarInfo, limit: int) -> str:
+    """Why an entry is not to be read, or nothing; goes on from its name."""
     if not member.isreg() or member.issparse():
-        raise DataError(f"{what} has the entry {name!r}, which is not a plain file")
+        return "is not a plain file"
     if not 0 <= member.size <= limit:
-        raise DataError(f"{what} has the entry {name!r} of {member.size:,} bytes; {limit:,} are allowed")
-    if name in seen:
-        raise DataError(f"{what} has the entry {name!r} twice")
+        return f"has {member.size:,} bytes; {limit:,} are allowed"
+    return ""
 
 
 def parse_idx(content: bytes, dimensions: int, what: str) -> np.ndarray:

@@ -140,6 +140,73 @@ def spirals(
     return Split(x + jnp.sqrt(noise) * jax.random.normal(for_noise, (n, 2)), y)
 
 
+def spherules(key: Key, n: int, size: int = 96, *, noise: Array | float = 0.001) -> Split:
+    """Pictures of round spherules and of ragged grains on a dark ground, as a microscope shows dust; 0, 1, 0, 1, ...
+
+    They stand in for micrometeorites, whose pictures cannot be had. A spherule's outline is a circle, little flattened;
+    a grain's has harmonics 3 to 9 of random sizes and phases, 0.07 to 0.18 of the radius in root mean square, and is
+    flattened more. All else is drawn in the same way for both: size, place, color, light, texture, ground. So shape
+    alone tells them apart.
+
+    Args:
+        key: random key.
+        n: number of pictures.
+        size: height and width, pixels.
+        noise: variance of the pixels' noise, in a range of 1.
+
+    Returns:
+        `x` (n, size, size, 3) in [0, 1] and `y` (n,) int32: 0 a spherule, 1 a grain.
+
+    Raises:
+        ValueError: a noise known to be negative, or n or size below 1.
+    """
+    _check(n=n, size=size, noise=noise)
+    y = _dealt_classes(n, 2)
+    x = jax.vmap(lambda key, ragged: _particle(key, ragged, size))(jax.random.split(key, n), y)
+    grain = jax.random.normal(jax.random.fold_in(key, n), x.shape, x.dtype)
+    return Split(jnp.clip(x + jnp.sqrt(noise) * grain, 0, 1), y)
+
+
+def _particle(key: Key, ragged: jax.Array, size: int) -> jax.Array:
+    """One picture (size, size, 3) of a particle, a grain where ``ragged`` is 1; lengths in units of half its side."""
+    keys = jax.random.split(key, 8)
+    radius, down, across, turn, light, uneven = jax.random.uniform(keys[0], (6,))
+    place = jnp.linspace(-1, 1, size)
+    # Both are moved and turned; the grain is flattened more.
+    v, u = place[:, None] - 0.3 * (down - 0.5), place[None, :] - 0.3 * (across - 0.5)
+    angle = 2 * jnp.pi * turn
+    stretch = jnp.exp(jnp.where(ragged == 1, 0.2, 0.04) * jax.random.normal(keys[1]))
+    a = (u * jnp.cos(angle) + v * jnp.sin(angle)) * stretch
+    b = (v * jnp.cos(angle) - u * jnp.sin(angle)) / stretch
+    around = jnp.arctan2(b, a)
+    # A grain's root mean square is at least seven times a spherule's. The mean area does not depend on it.
+    harmonic = jnp.arange(3, 10)
+    waves = jax.random.normal(keys[2], (7,))
+    rough = jnp.where(ragged == 1, 0.07 + 0.11 * uneven, 0.01)
+    phases = 2 * jnp.pi * jax.random.uniform(keys[3], (7,))
+    wave = jnp.cos(around[..., None] * harmonic[None, None] + phases[None, None]) @ waves
+    wave = rough * wave / jnp.sqrt(waves @ waves / 2)
+    outline = (0.4 + 0.2 * radius) * jnp.maximum(1 + wave, 0.3) / jnp.sqrt(1 + rough**2)
+    far = jnp.sqrt(a**2 + b**2) / outline
+    inside = jax.nn.sigmoid((1 - far) * outline * size / 2)
+    # Lit from one side, as a ball of this outline would be.
+    side, height = jnp.minimum(far, 1), jnp.sqrt(jnp.maximum(1 - far**2, 0))
+    toward = side * jnp.cos(around - 2 * jnp.pi * light)
+    lit = jnp.maximum(0.5 * toward + 0.85 * height, 0)
+    shade = 0.35 + 0.5 * lit + 0.5 * lit**20
+    brown = jax.random.uniform(keys[4], (), maxval=0.2)
+    color = jax.random.uniform(keys[5], (), minval=0.5, maxval=0.8) * (1 - brown * jnp.arange(3) / 2)
+    ground = 0.05 * _clouds(keys[6], size, 6) ** 2
+    body = shade * (1 + 0.1 * _clouds(keys[7], size, 14))
+    return jnp.clip((ground * (1 - inside))[..., None] + (inside * body)[..., None] * color[None, None], 0, 1)
+
+
+def _clouds(key: Key, size: int, patches: int) -> jax.Array:
+    """Smooth noise (size, size) of variance about a half, with about ``patches`` independent places a side."""
+    coarse = jax.random.normal(key, (patches, patches))
+    return jax.image.resize(coarse, (size, size), "cubic")
+
+
 def _linear(x: jax.Array, for_beta: Key, for_noise: Key, signal: Array | float, noise: Array | float) -> LinearSample:
     beta = jnp.sqrt(signal) * _directions(for_beta, (x.shape[1],))
     return LinearSample(x, x @ beta + jnp.sqrt(noise) * jax.random.normal(for_noise, (x.shape[0],)), beta)

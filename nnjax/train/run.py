@@ -8,13 +8,10 @@ show progress, checkpoint, and stop between them; the numbers are the same.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -22,18 +19,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnjax import results
 from nnjax.batches import in_batches, permutation
 from nnjax.data.splits import check_labels
-from nnjax.saved import Saved, load, save
 from nnjax.types import Array, Key, PyTree
 
 __all__ = [
-    "Best", "Config", "Network", "Result", "Saved", "State", "Train", "balanced_class_weights", "fit", "load",
-    "log_spaced_steps", "make_train", "predict", "save",
+    "Augment", "Best", "Config", "Network", "PerExample", "Result", "State", "Train", "balanced_class_weights",
+    "log_spaced_steps", "make_train", "order_key", "predict",
 ]  # fmt: skip
 
 PerExample = Callable[[Array, Array], Array]
+"""``(prediction, target) -> (n,)``."""
+
+Augment = Callable[[Key, Array, Any], Array]
+"""``(key, x, hparams) -> x``, x (n, ...)."""
 
 
 class Network(NamedTuple):
@@ -171,19 +170,39 @@ def log_spaced_steps(steps: int, count: int, *, first: int = 1) -> tuple[int, ..
     return (0, *(int(step) for step in spaced))
 
 
-class _Schedule(NamedTuple):
-    """Sizes of a run that follow from config and data, all static."""
+class Schedule(NamedTuple):
+    """Sizes of a run that follow from config and data, all static.
+
+    Attributes:
+      n, batch, batches, steps: training examples; those of a batch; batches an epoch; updates.
+      stops: steps after which is evaluated, 0 apart.
+      tick: every stop is a multiple of it.
+      at_start: whether step 0 is evaluated too.
+    """
 
     n: int
     batch: int
-    batches: int  # an epoch
+    batches: int
     steps: int
-    stops: tuple[int, ...]  # steps after which is evaluated, 0 apart
-    tick: int  # every stop is a multiple of it
+    stops: tuple[int, ...]
+    tick: int
     at_start: bool
 
+    @property
+    def evaluations(self) -> tuple[int, ...]:
+        """All steps after which is evaluated."""
+        return ((0,) if self.at_start else ()) + self.stops
 
-def _schedule(config: Config, n: int) -> _Schedule:
+
+def check_lengths(data: Mapping[str, tuple]) -> None:
+    """Refuse a split whose arrays differ in their number of examples: ValueError."""
+    for split, arrays in data.items():
+        if len({len(array) for array in arrays}) != 1:
+            raise ValueError(f"split {split!r} has arrays of different lengths {[len(a) for a in arrays]}")
+
+
+def schedule_of(config: Config, n: int) -> Schedule:
+    """The sizes of a run over n training examples. Raises ValueError where they do not fit the configuration."""
     batch = n if config.batch_size is None else config.batch_size
     if batch > n:
         raise ValueError(f"batch_size={batch} is more than the {n} training examples")
@@ -199,7 +218,7 @@ def _schedule(config: Config, n: int) -> _Schedule:
     else:
         every = min(config.evaluate_every or batches, steps)
         stops, at_start = tuple(sorted({*range(every, steps + 1, every), steps})), False
-    return _Schedule(n, batch, batches, steps, stops, math.gcd(*stops, steps), at_start)
+    return Schedule(n, batch, batches, steps, stops, math.gcd(*stops, steps), at_start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +236,7 @@ class Train:
     config: Config
     metrics: Mapping[str, PerExample]
     penalty: Callable[[PyTree, Any], Array] | None
+    augment: Augment | None = None
 
     def __call__(self, key: Key, hparams: Any, data: Mapping[str, tuple]) -> Result:
         """A whole run; pure, so it can be jitted, vmapped and swept."""
@@ -230,33 +250,37 @@ class Train:
 
     def evaluations(self, data: Mapping[str, tuple]) -> tuple[int, ...]:
         """The steps after which the run is evaluated (0 is the start)."""
-        schedule = self._schedule(data)
-        return ((0,) if schedule.at_start else ()) + schedule.stops
+        return self._schedule(data).evaluations
 
     def start(self, key: Key, hparams: Any, data: Mapping[str, tuple]) -> State:
         """The state before the first update."""
         schedule, data = self._schedule(data), jax.tree.map(jnp.asarray, data)
+        order = None if schedule.batch == schedule.n else jnp.arange(schedule.n, dtype=jnp.int32)
+        state = self._begin(key, hparams, data["train"][0][:1], data, schedule)._replace(order=order)
+        return self._evaluate(state, data) if schedule.at_start else state
+
+    def _begin(self, key: Key, hparams: Any, x: Array, splits: Iterable[str], schedule: Schedule) -> State:
+        """The state before anything, for examples like x (1, ...) and the named splits to be evaluated."""
         init_key, run_key = jax.random.split(key)
-        params, stats = self.network.init(init_key, data["train"][0][:1])
-        names = [*(f"{split}_{metric}" for split in data for metric in self.metrics), "running_loss"]
+        params, stats = self.network.init(init_key, x)
+        names = [*(f"{split}_{metric}" for split in splits for metric in self.metrics), "running_loss"]
         count = len(schedule.stops) + schedule.at_start
         if self.config.select is not None and self.config.select not in names:
             raise ValueError(f"select={self.config.select!r} must be one of {', '.join(names)}")
         nothing = jnp.asarray(0, jnp.int32)
-        state = State(
+        return State(
             clock=nothing,
             step=nothing,
             params=params,
             stats=stats,
             optimizer=self.optimizer(hparams).init(params),
             key=run_key,
-            order=None if schedule.batch == schedule.n else jnp.arange(schedule.n, dtype=jnp.int32),
+            order=None,
             history={name: jnp.full(count, jnp.nan) for name in names},
             evaluation=nothing,
             seen=jnp.zeros(2),
             best=Best(params, stats, jnp.asarray(jnp.inf), nothing, nothing) if self.config.select else None,
         )
-        return self._evaluate(state, data) if schedule.at_start else state
 
     def advance(self, state: State, hparams: Any, data: Mapping[str, tuple], ticks: int | None = None) -> State:
         """``ticks`` more pieces (default: all). Pure; ``ticks`` is static."""
@@ -290,9 +314,13 @@ class Train:
 
     def finish(self, state: State, data: Mapping[str, tuple]) -> Result:
         """The result of a state after its last piece."""
-        history = {**state.history, "step": jnp.asarray(self.evaluations(data), jnp.int32)}
+        return self._finished(state, self._schedule(data))
+
+    def _finished(self, state: State, schedule: Schedule) -> Result:
+        history = {**state.history, "step": jnp.asarray(schedule.evaluations, jnp.int32)}
         done = jnp.arange(len(history["step"])) < state.evaluation
-        seen = [jnp.isfinite(line) | ~done for name, line in state.history.items() if name != "running_loss"]
+        seen = [jnp.ones_like(done)]  # a streamed run may have nothing evaluated
+        seen += [jnp.isfinite(line) | ~done for name, line in state.history.items() if name != "running_loss"]
         sound = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.params)]
         diverged = ~(jnp.all(jnp.stack(seen)) & jnp.all(jnp.stack(sound)))
         if state.best is None:
@@ -303,19 +331,31 @@ class Train:
         """Whether ``patience`` has ended a run (on the host)."""
         return self.config.patience is not None and bool(state.best and state.best.since >= self.config.patience)
 
-    def _schedule(self, data: Mapping[str, tuple]) -> _Schedule:
+    def _schedule(self, data: Mapping[str, tuple]) -> Schedule:
         if "train" not in data:
             raise ValueError(f"data must have a split named 'train', not only {sorted(data)}")
-        for split, arrays in data.items():
-            if len({len(array) for array in arrays}) != 1:
-                raise ValueError(f"split {split!r} has arrays of different lengths {[len(a) for a in arrays]}")
-        return _schedule(self.config, len(data["train"][0]))
+        check_lengths(data)
+        return schedule_of(self.config, len(data["train"][0]))
 
     # One update
 
-    def _update(self, state: State, hparams: Any, data: Mapping[str, tuple], schedule: _Schedule) -> State:
-        key = jax.random.fold_in(jax.random.fold_in(state.key, 0), state.clock)
+    def _update(self, state: State, hparams: Any, data: Mapping[str, tuple], schedule: Schedule) -> State:
         order, batch = self._batch(state, data["train"], schedule)
+        return self._step(state, hparams, batch)._replace(order=order)
+
+    def _step(self, state: State, hparams: Any, batch: tuple) -> State:
+        """One update on a batch (x, y, weight)."""
+        key = jax.random.fold_in(jax.random.fold_in(state.key, 0), state.clock)
+        if self.augment is not None:
+            x, *rest = batch
+            # A stream of keys of its own: what the network draws is the same with and without.
+            drawn = jax.random.fold_in(jax.random.fold_in(state.key, 2), state.clock)
+            changed = self.augment(drawn, x, hparams)
+            if len(changed) != len(x):
+                raise ValueError(
+                    f"augment made {len(changed)} examples of {len(x)}; it must keep their number and order"
+                )
+            batch = (changed, *rest)
         (loss, weight, stats), grads = self._gradient(state, hparams, batch, key)
         rule = optax.with_extra_args_support(self.optimizer(hparams))
         updates, optimizer = rule.update(
@@ -327,11 +367,10 @@ class Train:
             params=optax.apply_updates(state.params, updates),
             stats=stats,
             optimizer=optimizer,
-            order=order,
             seen=state.seen + jnp.stack([loss * weight, weight]).astype(state.seen.dtype),
         )
 
-    def _batch(self, state: State, train: tuple, schedule: _Schedule) -> tuple[Array | None, tuple]:
+    def _batch(self, state: State, train: tuple, schedule: Schedule) -> tuple[Array | None, tuple]:
         """This step's examples and their weights (0 where a last batch is filled up)."""
         x, y, *weights = train
         weight = weights[0] * 1.0 if weights else jnp.ones(schedule.n)
@@ -351,6 +390,9 @@ class Train:
     def _gradient(self, state: State, hparams: Any, batch: tuple, key: Key) -> tuple[tuple, PyTree]:
         """Weighted mean loss, total weight, new statistics, and the gradient, over the batch's parts."""
         x, y, weight = batch
+        # A stream's weights are of single precision; the sums over the parts are carried in that of the loss.
+        floats = [a for a in (x, y, *jax.tree.leaves(state.params)) if jnp.issubdtype(a.dtype, jnp.floating)]
+        weight = weight.astype(jnp.result_type(weight, *floats))
         if self.config.class_weights is not None:
             table = jnp.asarray(self.config.class_weights, weight.dtype)
             # A class without a weight must be seen, not given the last one's.
@@ -384,10 +426,15 @@ class Train:
     # Evaluation
 
     def _evaluate(self, state: State, data: Mapping[str, tuple]) -> State:
-        scores = {"running_loss": state.seen[0] / state.seen[1]}
+        scores: dict[str, Array] = {}
         for split, arrays in data.items():
             values = self._metrics(state.params, state.stats, arrays)
             scores |= {f"{split}_{metric}": value for metric, value in values.items()}
+        return self._recorded(state, scores)
+
+    def _recorded(self, state: State, scores: dict[str, Array]) -> State:
+        """The state after an evaluation with these scores, one for each split and metric."""
+        scores = {"running_loss": state.seen[0] / state.seen[1], **scores}
         history: dict[str, Array] = {
             name: jnp.asarray(line).at[state.evaluation].set(scores[name].astype(line.dtype))
             for name, line in state.history.items()
@@ -406,9 +453,7 @@ class Train:
         weight = weights[0] * 1.0 if weights else jnp.ones(len(x))
 
         def sums(part: tuple) -> dict[str, Array]:
-            x, y, weight = part
-            prediction, _ = self.network.apply(params, stats, x, key=None, train=False)
-            return {name: jnp.sum(metric(prediction, y) * weight) for name, metric in self.metrics.items()}
+            return self._sums(params, stats, part)
 
         size = self.config.evaluation_batch
         if size is None or size >= len(x):
@@ -420,6 +465,12 @@ class Train:
             totals = jax.tree.map(lambda a: jnp.sum(a, axis=0), jax.lax.map(sums, parts))
         return {name: total / jnp.sum(weight) for name, total in totals.items()}
 
+    def _sums(self, params: PyTree, stats: PyTree, part: tuple) -> dict[str, Array]:
+        """Every metric's weighted sum over x, y, weight."""
+        x, y, weight = part
+        prediction, _ = self.network.apply(params, stats, x, key=None, train=False)
+        return {name: jnp.sum(metric(prediction, y) * weight) for name, metric in self.metrics.items()}
+
 
 def make_train(
     network: Network,
@@ -429,6 +480,7 @@ def make_train(
     *,
     metrics: Mapping[str, PerExample] | None = None,
     penalty: Callable[[PyTree, Any], Array] | None = None,
+    augment: Augment | None = None,
 ) -> Train:
     """A training run as a pure function of key, hyper-parameters and data.
 
@@ -441,13 +493,23 @@ def make_train(
       config: what is static.
       metrics: per-example functions averaged over every split at each evaluation; default ``{"loss": loss}``.
       penalty: ``(params, hparams) -> ()`` added to the loss.
+      augment: ``(key, x, hparams) -> x``, a random change of the examples of every update, inside the compiled step and
+        never in evaluation; see `nnjax.data.augment`.
 
     Example:
       >>> train = make_train(network, cross_entropy, lambda h: optax.adam(h["lr"]), Config(epochs=10, batch_size=32))
       >>> result = jax.jit(train)(jax.random.key(0), {"lr": 1e-3}, {"train": (x, y), "test": (x_test, y_test)})
       >>> result.history["test_loss"]  # (10,)
     """
-    return Train(network, loss, optimizer, config, dict(metrics or {"loss": loss}), penalty)
+    return Train(network, loss, optimizer, config, dict(metrics or {"loss": loss}), penalty, augment)
+
+
+def order_key(key: Key) -> Key:
+    """The key that decides in what order a run begun with ``key`` sees its examples.
+
+    Given as the seed of a `nnjax.data.stream`, `fit_stream` shows the pictures in the order in which `fit` would.
+    """
+    return jax.random.fold_in(jax.random.split(key)[1], 1)
 
 
 def predict(network: Network, params: PyTree, stats: PyTree, x: Array, *, batch_size: int = 256) -> Array:
@@ -474,106 +536,3 @@ def balanced_class_weights(y: Array, classes: int) -> tuple[float, ...]:
     """
     counts = np.bincount(check_labels(y, classes), minlength=classes)
     return tuple(float(len(y) / (classes * c)) if c else 0.0 for c in counts)
-
-
-# A run on the host: progress, checkpoints, Ctrl-C
-
-
-def fit(
-    train: Train,
-    key: Key,
-    hparams: Any,
-    data: Mapping[str, tuple],
-    *,
-    segments: int = 20,
-    on_segment: Callable[[State, int, int], None] | None = None,
-    checkpoint: str | Path | None = None,
-) -> Result:
-    """Run ``train`` in about ``segments`` equal compiled pieces, with checkpoints between them.
-
-    Args:
-      train: from `make_train`.
-      key, hparams, data: as for a call of ``train``, whose numbers this gives.
-      segments: pieces; more give finer progress, fewer cost less.
-      on_segment: called with the state, ticks done and ticks in all after each piece; the state's memory is used
-        again for the next piece, so copy what is to be kept.
-      checkpoint: a folder (orbax); a run found there goes on where it stopped.
-
-    Raises:
-      ValueError: ``segments`` below 1, or the checkpoints in the folder are of a run with another configuration,
-        key, hyper-parameters or data.
-    """
-    if segments < 1:
-        raise ValueError(f"segments={segments} must be a positive integer")
-    total = train.ticks(data)
-    piece = max(1, total // segments)
-    state = jax.jit(train.start)(key, hparams, data)
-    advance = jax.jit(train.advance, static_argnames="ticks", donate_argnums=0)
-    done = 0
-    with _checkpoints(checkpoint, _run_digest(train, key, hparams, data)) as kept:
-        done, state = kept.restore(state)
-        while done < total:
-            ticks = min(piece, total - done)
-            state = advance(state, hparams, data, ticks=ticks)
-            done += ticks
-            kept.save(done, state)
-            if on_segment:
-                on_segment(state, done, total)
-            if train.stopped(state):
-                break
-    return train.finish(state, data)
-
-
-def _run_digest(train: Train, key: Key, hparams: Any, data: Mapping[str, tuple]) -> str:
-    """Changes when anything does that a run's numbers depend on, but for the functions themselves."""
-    sha = hashlib.sha256(f"{train.config} {sorted(train.metrics)} {jax.random.key_impl(key)}".encode())
-    for path, leaf in jax.tree_util.tree_flatten_with_path((jax.random.key_data(key), hparams, data))[0]:
-        array = np.ascontiguousarray(leaf)
-        sha.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}".encode() + array.tobytes())
-    return sha.hexdigest()
-
-
-class _checkpoints:
-    """The latest states of a run in a folder, by orbax; without a folder, nothing."""
-
-    def __init__(self, folder: str | Path | None, run: str):
-        self._manager: Any = None
-        if folder is not None:
-            import orbax.checkpoint as ocp
-
-            owner = Path(folder) / "run.json"
-            if owner.exists() and json.loads(owner.read_text()) != {"run": run}:
-                raise ValueError(
-                    f"the checkpoints in {str(folder)!r} are of another run (its configuration, key, "
-                    "hyper-parameters or data differ); choose another folder"
-                )
-            results.write_json(owner, {"run": run})
-            options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
-            self._ocp = ocp
-            self._manager = ocp.CheckpointManager(Path(folder).resolve(), options=options)
-
-    def __enter__(self) -> _checkpoints:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self._manager is not None:
-            self._manager.close()
-
-    def restore(self, state: State) -> tuple[int, State]:
-        step = self._manager.latest_step() if self._manager is not None else None
-        if step is None:
-            return 0, state
-        like, impl = _raw_key(state), str(jax.random.key_impl(state.key))
-        raw = self._manager.restore(step, args=self._ocp.args.StandardRestore(jax.tree.leaves(like)))
-        state = jax.tree.unflatten(jax.tree.structure(like), raw)
-        return step, state._replace(key=jax.random.wrap_key_data(state.key, impl=impl))
-
-    def save(self, done: int, state: State) -> None:
-        if self._manager is not None:
-            leaves = jax.tree.leaves(_raw_key(state))
-            self._manager.save(done, args=self._ocp.args.StandardSave(leaves))
-            self._manager.wait_until_finished()  # the state's memory is donated to the next piece
-
-
-def _raw_key(state: State) -> State:
-    return state._replace(key=jax.random.key_data(state.key))
