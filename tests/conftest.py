@@ -2,7 +2,8 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,19 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs real data sets: set NNJAX_DATA to a folder that holds them")
     return Path(folder)
+
+
+@contextmanager
+def _unoptimized() -> Iterator[None]:
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="session")
+def unoptimized() -> Callable[[], AbstractContextManager[None]]:
+    """``with unoptimized():`` what is compiled there is not optimized, for it runs too short to be worth that."""
+    return _unoptimized

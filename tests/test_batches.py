@@ -8,7 +8,7 @@ import pytest
 from nnjax import batches
 
 
-@pytest.mark.parametrize("n", [1, 2, 1797, 65536])
+@pytest.mark.parametrize("n", [1, 2, 1797, 65536, 65537])
 def test_a_permutation_is_jaxs_bit_for_bit(n):
     key = jax.random.key(n)
     order = batches.permutation(key, n)

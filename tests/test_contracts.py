@@ -18,7 +18,8 @@ SOURCES = sorted([*(ROOT / "nnjax").rglob("*.py"), *(ROOT / "experiments").glob(
 ORDER = (
     "types", "naming", "activations", "initializers", "losses", "regularizers", "metrics", "schedules", "optimizers",
     "conv", "statistics", "estimate", "monitor", "theory", "data", "hosts", "chunks", "plans", "report", "results",
-    "saved", "batches", "train", "sweep", "cluster", "models", "classical", "plotting", "wann",
+    "saved", "batches", "train", "sweep", "cluster", "models", "transfer", "search", "classical", "plotting", "wann",
+    "attribution",
 )  # fmt: skip
 
 

@@ -222,6 +222,47 @@ def test_hostile_tars(content, says):
         formats.read_tar(content, members=5, member_bytes=100, what="archive")
 
 
+FIVE = [(f"{i}", bytes([65 + i]) * 600) for i in range(5)]  # an entry is 512 bytes of header and 1024 of content
+
+
+def _flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        (lambda content: _flipped(content, 4 * 1536 + 3), 4 * 1536),
+        (lambda content: content[: 3 * 1536], 3 * 1536),
+        (lambda content: content[: 3 * 1536 + 100], 3 * 1536),
+        (lambda content: content[: 5 * 1536 + 100], 5 * 1536),
+    ],
+    ids=["fifth header", "cut between entries", "cut in a header", "cut in the end mark"],
+)
+def test_a_damaged_or_cut_tar_does_not_lose_files_in_silence(damage, place):
+    whole = tar(*FIVE)
+    assert formats.read_tar(whole, members=5, member_bytes=600, what="f") == dict(FIVE)
+    for refused in (None, []):
+        with pytest.raises(DataError, match=rf"f is not a sound tar file \(damaged or cut at byte {place:,}\)"):
+            formats.index_tar(io.BytesIO(damage(whole)), members=5, member_bytes=600, what="f", refused=refused)
+
+
+def test_entries_that_are_not_to_be_read_can_be_named_instead():
+    refused = []
+    content = tar(
+        ("a", b"1"), special(tarfile.SYMTYPE, "link", linkname="a"), ("long", bytes(700)), ("at 12:30", b"2")
+    )  # fmt: skip
+    index = formats.index_tar(io.BytesIO(content), members=9, member_bytes=600, what="f", refused=refused)
+    assert {name: content[start : start + length] for name, (start, length) in index.items()} == {
+        "a": b"1",
+        "at 12:30": b"2",
+    }
+    assert refused == [("link", "is not a plain file"), ("long", "has 700 bytes; 600 are allowed")]
+    for bad in (("../b", b""), ("a", b""), special(tarfile.SYMTYPE, "/b", linkname="a")):
+        with pytest.raises(DataError, match=r"leads outside|twice"):
+            formats.index_tar(io.BytesIO(tar(("a", b""), bad)), members=9, member_bytes=9, what="f", refused=[])
+
+
 def idx(shape, values: bytes, kind=8) -> bytes:
     return bytes((0, 0, kind, len(shape))) + np.array(shape, ">u4").tobytes() + values
 

@@ -141,3 +141,38 @@ def test_log_axis_writes_plain_numbers(axes, which):
     axis = axes.xaxis if which == "x" else axes.yaxis
     assert [label.get_text() for label in axis.get_ticklabels()] == ["1", "30", "1000"]
     assert {label.get_text() for label in axis.get_ticklabels(minor=True)} <= {""}
+
+
+def test_picture_grid_lays_pictures_out_row_by_row(axes):
+    pictures = np.stack([np.full((4, 4), value) for value in (0.0, 0.25, 1.0)])
+    pictures[1, 0, 0] = 0.5
+    plotting.picture_grid(axes, pictures, columns=2, titles=["a", "b", "c"], scale="none")
+    sheet = np.asarray(axes.get_images()[0].get_array())
+    gap, above = 1, 1
+    assert sheet.shape == (2 * (4 + above), 2 * (4 + gap), 3)
+    np.testing.assert_array_equal(sheet[1:5, 0:4], 0)
+    assert sheet[1, 5, 0] == 0.5
+    assert sheet[4, 8, 2] == 0.25
+    np.testing.assert_array_equal(sheet[6:10, 5:9], 1)  # nothing stands in the last place
+    assert [text.get_text() for text in axes.texts] == ["a", "b", "c"]
+
+
+def test_picture_grid_stretches_each_picture_and_keeps_colors(axes):
+    picture = np.random.default_rng(0).normal(size=(1, 3, 3, 3))
+    plotting.picture_grid(axes, picture)
+    sheet = np.asarray(axes.get_images()[0].get_array())[1:4, :3]
+    np.testing.assert_allclose(sheet, (picture[0] - picture.min()) / np.ptp(picture))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "options", "message"),
+    [
+        (np.zeros((0, 2, 2)), {}, "pictures has shape"),
+        (np.zeros((1, 2, 2, 2)), {}, "must be"),
+        (np.zeros((2, 2, 2)), {"titles": ["one"]}, "titles has 1 entries for 2 pictures"),
+        (np.zeros((2, 2, 2)), {"scale": "all"}, "scale 'all' is not one of each, none"),
+    ],
+)
+def test_bad_input_of_picture_grid(axes, pictures, options, message):
+    with pytest.raises(ValueError, match=message):
+        plotting.picture_grid(axes, pictures, **options)

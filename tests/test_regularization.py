@@ -29,14 +29,10 @@ TINY = study.Config(
 
 
 @pytest.fixture(scope="module")
-def tiny():
-    """Every panel at the smallest size; nothing is run long enough to be worth optimizing."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
+def tiny(unoptimized):
+    """Every panel at the smallest size."""
+    with unoptimized():
         return study.run(TINY)
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def test_a_tiny_run_fills_every_panel(tiny):

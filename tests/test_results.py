@@ -526,7 +526,14 @@ def test_complete_only_after_finish_and_while_nothing_is_harmed(tmp_path):
     ["", "{", "[]", "null", "3", '{"files": {}}', "\x00" * 50, b"\xff\xfe\x80"]
     + [
         json.dumps({"identity": IDENTITY, "complete": True, "files": {}, "seconds": {}} | change)
-        for change in ({"files": None}, {"files": {"a": 3}}, {"files": {"a": {}}}, {"seconds": [1]})
+        for change in (
+            {"files": None},
+            {"files": {"a": 3}},
+            {"files": {"a": {}}},
+            {"seconds": [1]},
+            {"seconds": {"run": "1"}},
+            {"complete": 2},
+        )
     ]
     + [json.dumps({"identity": IDENTITY}), json.dumps({"identity": IDENTITY, "files": {}, "seconds": {}})],
 )

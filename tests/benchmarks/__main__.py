@@ -19,7 +19,7 @@ from tests.benchmarks import training
 
 README = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- training: written by python -m tests.benchmarks -->", "<!-- training: end -->"
-OTHERS = ("cluster", "conv_in_scan", "encoder", "layer_statistics", "strategies", "wann_search")
+OTHERS = ("cluster", "conv_in_scan", "encoder", "input_share", "layer_statistics", "strategies", "wann_search")
 _COMMON = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "scikit-learn")
 
 

@@ -424,13 +424,15 @@ def main(name: str, cores: int) -> None:
     import numpy  # noqa: F401, whose threads are limited
     import threadpoolctl
 
+    from tests.benchmarks import pictures
+
     threadpoolctl.threadpool_limits(cores)
     if name.startswith("torch"):
         import torch
 
         torch.set_num_threads(cores)
     begin = time.perf_counter()
-    one = CONTESTANTS[name]()
+    one = (CONTESTANTS | pictures.CONTESTANTS)[name]()
     one()
     first = time.perf_counter() - begin
     print(json.dumps({"compile": first}), flush=True)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.benchmarks import contestants
+from tests.benchmarks import contestants, pictures
 
 _PRODUCTS = 2 * (64 * 128 + 128 * 128 + 128 * 10)  # FLOP of a product with each matrix, an example
 _EXAMPLE = 3 * _PRODUCTS - 2 * 64 * 128  # forward, both gradients; the first layer's input has none
@@ -80,6 +80,13 @@ BENCHMARKS = {
         note="Where PyTorch is faster with channels last: its convolutions (oneDNN, blocked inside) come closer to the "
         "peak than XLA's, in which most of our step goes to the second layer.",
     ),
+} | {
+    f"{name}{cores}": Benchmark(
+        f"A training step of {title}, batch {pictures.BATCH}", cores,
+        (f"nnjax_{name}", f"torch_{name}", f"torch_{name}_channels_last"), pictures.FLOP[name], milliseconds=True,
+    )
+    for name, title in (("lenet", "LeNet on 28 x 28"), ("resnet20", "the residual net of depth 20 on 32 x 32 x 3"))
+    for cores in (1, 2)
 }  # fmt: skip
 """By name; `cold` is apart, for its contestants are fresh processes."""
 
@@ -189,6 +196,7 @@ def cold(rounds: int) -> str:
             "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }  # fmt: skip
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a second start finds its sources compiled
         names = ("import jax", "nnjax", "torch", "sklearn")
         there = [name for name in names if _process(name, digits, environment)]  # fills the cache
         runs: dict[str, list[dict]] = {name: [] for name in there}
@@ -239,4 +247,4 @@ def section(name: str, rounds: int) -> str:
     return table(BENCHMARKS[name], measured(BENCHMARKS[name], rounds))
 
 
-NAMES = ("run", "cold", "sweep", "conv", "conv2")
+NAMES = ("run", "cold", "sweep", "conv", "conv2", "lenet1", "lenet2", "resnet201", "resnet202")
