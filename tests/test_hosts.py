@@ -312,7 +312,8 @@ def test_arrays_keep_their_types():
 # Real processes
 
 SCRIPT = """
-    import hashlib, json, os, sys, time
+    import faulthandler, hashlib, json, os, pathlib, sys, time
+    faulthandler.dump_traceback_later(150, exit=True)  # who hangs before it has met the others says where
     import jax
     import jax.numpy as jnp
     from nnjax import hosts, results
@@ -331,6 +332,8 @@ SCRIPT = """
         jax.config.update("jax_num_cpu_devices", int(devices))
         if place != "alone":
             hosts.connect(*hosts.parse(place), heartbeat=20, timeout=300)
+            pathlib.Path(f"met{place.partition(':')[2].replace('/', '-')}").touch()
+        faulthandler.cancel_dump_traceback_later()
         monitor = Monitor()
         axes = {"kind": ["tanh", "relu"], "a": [0.1, 0.2, 0.3], "seed": range(7)}
         data = jnp.ones(24) * (1 + (mode == "other" and hosts.index() == 1))
@@ -361,7 +364,7 @@ def _start(tmp_path, out, devices, place, mode="plain", steps=20):
     script.write_text(textwrap.dedent(SCRIPT).replace("STEPS", str(steps)))
     return subprocess.Popen(
         [sys.executable, str(script), str(tmp_path / out), str(devices), place, mode], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
     )  # fmt: skip
 
 
@@ -379,9 +382,30 @@ def _free_port():
 
 
 def _together(tmp_path, out, processes, devices, mode="plain", steps=20):
-    port = _free_port()
-    places = [f"127.0.0.1:{port},{number}/{processes}" for number in range(processes)]
-    return [_start(tmp_path, out, devices, place, mode, steps) for place in places]
+    """Processes that have met.
+
+    A port that was free may be taken a moment later, by anyone on this machine. Whoever does not meet is started
+    again, as a user would do; the third time all that they said is the failure.
+    """
+    said = []
+    for _ in range(3):
+        port = _free_port()
+        places = [f"127.0.0.1:{port},{number}/{processes}" for number in range(processes)]
+        started = [_start(tmp_path, out, devices, place, mode, steps) for place in places]
+        marks = [tmp_path / f"met{port},{number}-{processes}" for number in range(processes)]
+        ended = False
+        while not ended and not all(mark.exists() for mark in marks):
+            time.sleep(0.01)
+            ended = any(
+                process.poll() is not None and not mark.exists()  # by itself, or by its own time limit
+                for process, mark in zip(started, marks, strict=True)
+            )
+        if not ended:
+            return started
+        for process in started:
+            process.kill()
+            said += [*process.communicate(), f"exit code {process.returncode}"]
+    raise AssertionError("the processes did not meet in three attempts:\n" + "\n".join(said))
 
 
 def _finish(process, code=0):
