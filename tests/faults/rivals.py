@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults import folders, processes
@@ -90,7 +91,8 @@ def _race(bench: Bench, study: Study, out: Path) -> str:
                     streams=out.with_name(f"{out.name}-{side}-streams"))
         for side in (0, 1)
     ]  # fmt: skip
-    ended = [side.wait() for side in sides]
+    with ThreadPoolExecutor(len(sides)) as pool:  # one after the other would not see when the second ended
+        ended = list(pool.map(Running.wait, sides))
     codes = [each.code for each in ended]
     if sorted(codes) == [0, 2]:
         first = codes.index(0)
