@@ -78,6 +78,30 @@ def test_in_every_study_both_signals_have_their_printed_command_run():
         assert set(aims) == set(folders.PHASES)
 
 
+def test_kills_of_one_run_begin_in_every_part_of_the_runs():
+    some = [studies.find(name) for name in studies.names()]
+    for numbers in matrix.shares(300, some).values():
+        firsts = [group[0] for group in bench.groups(numbers, kills.KILLS)]
+        assert {kills.AIMS[bench.turn(firsts, first, 5)] for first in firsts} == set(folders.PHASES)
+    firsts = [numbers[0] for numbers in matrix.shares(5, some).values() if numbers]
+    assert {kills.AIMS[bench.turn([first], first, 5)] for first in firsts} == set(folders.PHASES)
+
+
+def test_numbers_are_dealt_to_runs_that_have_several_faults_each(tmp_path):
+    assert bench.groups([0, 4, 8, 12, 16], 2) == [(0, 4), (8, 12), (16,)]
+    seen = []
+    cases = list(bench.each(bench.groups([0, 4, 8], 2), {"8"}, lambda group: seen.append(group) or "", bench.joined))
+    assert [(case.name, case.faults) for case in cases] == [("0+4", 2)]
+    assert seen == [(0, 4)]
+    journal = matrix.Journal(tmp_path / "journal", {})
+    [row] = [row for row in matrix.ROWS if row.name == "kill"]
+    told = bench.Case("0+4+8", "", 1.0, "; ".join(folders.PHASES), 0, 3)
+    for name in ("first_programs", "wann_search", "pooling"):
+        journal.add(row, studies.find(name), told)
+    assert matrix.failures(journal, [row]) == []
+    assert "| 9 | 3 | 0 |" in matrix.table(journal, "full", [row], "")
+
+
 # What goes wrong is seen
 
 

@@ -28,13 +28,18 @@ class Told(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One case of a row: name within row and study, what was wrong, seconds, where it fell, and how often repeated."""
+    """One case of a row: name within row and study, what was wrong, seconds, where it fell, how often repeated, and
+    how many faults it has.
+
+    ``where`` has a part for each fault that has one, with "; " between.
+    """
 
     name: str
     wrong: str
     seconds: float
     where: str = ""
     repeats: int = 0
+    faults: int = 1
 
 
 class Late(Exception):
@@ -48,7 +53,7 @@ class Row(NamedTuple):
       name: for ``--rows``.
       fault: as the table says it.
       passes: when a case passes.
-      ci, full: cases of each column, shared out over the studies; None for all there are in every study.
+      ci, full: faults of each column, shared out over the studies; None for all there are in every study.
       run: ``(bench, study, numbers, done) -> Case`` after `Case`; ``numbers`` are this study's cases (empty: all), and
         ``done`` the names that need no second time.
       suits: which studies the row is about.
@@ -66,7 +71,8 @@ class Row(NamedTuple):
 
     def missed(self, wheres: Sequence[str]) -> list[str]:
         """Parts of a run in which no case fell, though there were cases enough."""
-        return [phase for phase in self.phases if phase not in wheres] if len(wheres) >= len(self.phases) else []
+        found = [part for where in wheres for part in where.split("; ")]
+        return [phase for phase in self.phases if phase not in found] if len(wheres) >= len(self.phases) else []
 
 
 @dataclass
@@ -139,6 +145,16 @@ def turn(numbers: Sequence[int], number: int, kinds: int) -> int:
     return (number + more * (number // step)) % kinds
 
 
+def groups(numbers: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """The numbers, so many at a time: what can be done to one run is done to one run."""
+    return [tuple(numbers[start : start + size]) for start in range(0, len(numbers), size)]
+
+
+def joined(group: tuple[int, ...]) -> str:
+    """Name of a case that is a group."""
+    return "+".join(map(str, group))
+
+
 def remove(*paths: Path) -> None:
     """Remove folders and what lies beside them from their runs."""
     for path in paths:
@@ -147,11 +163,12 @@ def remove(*paths: Path) -> None:
 
 
 def each(
-    numbers: Sequence[int], done: set[str], case: Callable[[int], str | Told], name: Callable[[int], str] = str
+    numbers: Sequence[Any], done: set[str], case: Callable[[Any], str | Told], name: Callable[[Any], str] = str
 ) -> Iterator[Case]:
     """Run the cases that are not done; an exception of the harness is a failure too.
 
-    What is late while the machine is too busy to tell is repeated, up to `REPEATS` times.
+    What is late while the machine is too busy to tell is repeated, up to `REPEATS` times. ``numbers`` may be `groups`
+    of numbers, a case of several faults each.
     """
     for number in numbers:
         if name(number) in done:
@@ -170,4 +187,5 @@ def each(
                 told = f"{type(error).__name__}: {error}"
             break
         told = told if isinstance(told, Told) else Told(told)
-        yield Case(name(number), told.wrong, time.monotonic() - start, told.where, repeats)
+        faults = len(number) if isinstance(number, tuple) else 1
+        yield Case(name(number), told.wrong, time.monotonic() - start, told.where, repeats, faults)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.faults import folders
-from tests.faults.bench import Bench, Case, Row, each, remove, turn
+from tests.faults.bench import Bench, Case, Row, each, groups, joined, remove, turn
 from tests.faults.studies import Study
 
 KINDS = ("flip", "truncate", "empty", "swap", "grow")
@@ -44,19 +44,22 @@ def chunks_of(folder: Path) -> list[Path]:
 
 
 def harmed(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) -> Iterator[Case]:
-    """Each case: a run with every chunk done and nothing after, one chunk harmed (or two swapped), then resumed."""
+    """Each case: a run with every chunk done and nothing after, some harmed (or two swapped), then resumed."""
     place = bench.place("damage", study)
     ready = place / "ready"
-    if len(done) < len(numbers):
+    if sum(1 + name.count("+") for name in done) < len(numbers):
         _make_ready(bench, study, ready)
 
-    def case(number: int) -> str:
-        rng, out = bench.rng("damage", study, number), place / str(number)
+    def case(group: tuple[int, ...]) -> str:
+        rng, out = bench.rng("damage", study, group[0]), place / joined(group)
         remove(out)
         shutil.copytree(ready, out)
         chunks = chunks_of(out)
         before = {path: path.stat().st_ino for path in chunks}
-        bad = harm(rng, KINDS[turn(numbers, number, len(KINDS))], chunks)
+        sound, bad = list(chunks), []
+        for number in group:
+            bad += harm(rng, KINDS[turn(numbers, number, len(KINDS))], sound)
+            sound = [path for path in sound if path not in {*bad, *states(bad)}]
         contents = {path: path.read_bytes() for path in bad}
         wrong = bench.finish(study, out)
         if wrong:
@@ -75,7 +78,9 @@ def harmed(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) -
         remove(out)
         return ""
 
-    yield from each(numbers, done, case)
+    # Enough are left sound in each run to see that they are not computed again.
+    size = max(1, min(len(KINDS), len(chunks_of(bench.oracle(study).folder)) // 4))
+    yield from each(groups(numbers, size), done, case, joined)
 
 
 def states(bad: list[Path]) -> set[Path]:

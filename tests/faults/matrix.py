@@ -55,7 +55,7 @@ class Journal:
         """Keep a case."""
         entry = self.key | {"row": row.name, "study": study.name, "case": case.name, "wrong": case.wrong,
                             "seconds": round(case.seconds, 2), "where": case.where, "repeats": case.repeats,
-                            }  # fmt: skip
+                            "faults": case.faults}  # fmt: skip
         with self._lock:
             self.entries.append(entry)
             with self.path.open("a") as file:
@@ -86,7 +86,7 @@ def units(rows: Sequence[Row], some: Sequence[Study], column: str, scale: float)
 
 def table(journal: Journal, column: str, rows: Sequence[Row], heading: str) -> str:
     """What the journal holds, as Markdown."""
-    names = ("fault", "cases", "failures", "studies", "where they fell", "passes when", "seconds")
+    names = ("fault", "faults", "runs", "failures", "studies", "where they fell", "passes when", "seconds")
     lines = [heading, "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     by_row = defaultdict(list)
     for entry in journal.latest():
@@ -94,7 +94,8 @@ def table(journal: Journal, column: str, rows: Sequence[Row], heading: str) -> s
     for row in rows:
         found = by_row.get(row.name, [])
         failed, seconds = sum(bool(e["wrong"]) for e in found), sum(e["seconds"] for e in found)
-        cells = (row.fault, len(found), failed, _counted(found, "study"), _places(found), row.passes, f"{seconds:.0f}")
+        faults, names_ = sum(entry["faults"] for entry in found), _counted(found, "study")
+        cells = (row.fault, faults, len(found), failed, names_, _places(found), row.passes, f"{seconds:.0f}")
         lines.append(f"| {' | '.join(map(str, cells))} |")
     if told := failures(journal, rows):
         lines += ["", "Failures:", "", *(f"- {each}" for each in told)]
@@ -112,7 +113,7 @@ def failures(journal: Journal, rows: Sequence[Row]) -> list[str]:
 
 
 def _counted(entries: Sequence[dict[str, Any]], name: str) -> str:
-    counts = Counter(entry[name] for entry in entries if entry[name])
+    counts = Counter(part for entry in entries for part in entry[name].split("; ") if part)
     return ", ".join(f"{value} {count}" for value, count in sorted(counts.items()))
 
 

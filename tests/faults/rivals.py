@@ -11,48 +11,54 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults import folders, processes
-from tests.faults.bench import Bench, Case, Late, Row, Told, each, remove, turn
+from tests.faults.bench import Bench, Case, Late, Row, Told, each, groups, joined, remove, turn
 from tests.faults.folders import PHASES
 from tests.faults.processes import Outcome, Running
 from tests.faults.studies import Study
 
 SECONDS = 1.0
+RIVALS = 3  # of one owner
 
 
 def together(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) -> Iterator[Case]:
-    """An owner is held at a random write while a second process starts; or both start in the same moment."""
+    """An owner is held at a random write while others start one after the other; or all start in the same moment."""
     whole, place = bench.oracle(study), bench.place("rivals", study)
+    some = groups(numbers, RIVALS)
 
-    def case(number: int) -> str:
-        rng, out = bench.rng("rivals", study, number), place / str(number)
+    def case(group: tuple[int, ...]) -> str:
+        rng, out = bench.rng("rivals", study, group[0]), place / joined(group)
         remove(out)
-        race = turn(numbers, number, 5) == 4
-        wrong = _race(bench, study, out) if race else _held(bench, study, out, rng.random(), whole.events)
+        if group == some[-1] and len(some) > 1:
+            wrong = _race(bench, study, out, len(group))
+        else:
+            wrong = _held(bench, study, out, rng.random(), whole.events, len(group))
         if not wrong:
             remove(out)
         return wrong
 
-    yield from each(numbers, done, case)
+    yield from each(some, done, case, joined)
 
 
-def _held(bench: Bench, study: Study, out: Path, where: float, events: Sequence[str]) -> str:
+def _held(bench: Bench, study: Study, out: Path, where: float, events: Sequence[str], rivals: int) -> str:
     first = next(place for place, event in enumerate(events) if event.startswith("rename manifest.json"))
-    asked = out.with_name(f"{out.name}-asked")
-    asked.unlink(missing_ok=True)
     pause = first + 1 + int(where * (len(events) - first - 1))
     owner, go = _paused(bench, study, out, pause)
     if owner.over():
         return f"the owner never came to write {pause}: {owner.wait().said()}"
-    rival = bench.start(
-        study, out, {"root": str(out), "asked": str(asked)}, streams=out.with_name(f"{out.name}-rival-streams")
-    )
-    ended = rival.wait()
-    go.touch()
-    wrong = bench.judged(study, out, owner.wait()) or _refused(ended, asked, owner.pid)
-    shutil.rmtree(out.with_name(f"{out.name}-rival-streams"), ignore_errors=True)
-    for sign in (asked, go):
-        sign.unlink(missing_ok=True)
-    return wrong
+    refused = []
+    try:
+        for number in range(rivals):
+            asked, streams = (out.with_name(f"{out.name}-{number}-{name}") for name in ("asked", "streams"))
+            asked.unlink(missing_ok=True)
+            rival = bench.start(study, out, {"root": str(out), "asked": str(asked)}, streams=streams)
+            refused.append(_refused(rival.wait(), asked, owner.pid))
+            shutil.rmtree(streams, ignore_errors=True)
+            asked.unlink(missing_ok=True)
+    finally:
+        go.touch()
+        ended = owner.wait()
+        go.unlink(missing_ok=True)
+    return bench.judged(study, out, ended) or next(filter(None, refused), "")
 
 
 def _paused(bench: Bench, study: Study, out: Path, number: int) -> tuple[Running, Path]:
@@ -82,25 +88,27 @@ def _refused(ended: Outcome, asked: Path, owner: int) -> str:
     return ""
 
 
-def _race(bench: Bench, study: Study, out: Path) -> str:
-    asked = [out.with_name(f"{out.name}-asked-{side}") for side in (0, 1)]
+def _race(bench: Bench, study: Study, out: Path, rivals: int) -> str:
+    numbers = range(rivals + 1)
+    asked = [out.with_name(f"{out.name}-asked-{side}") for side in numbers]
     for file in asked:
         file.unlink(missing_ok=True)
     sides = [
         bench.start(study, out, {"root": str(out), "asked": str(asked[side])},
                     streams=out.with_name(f"{out.name}-{side}-streams"))
-        for side in (0, 1)
+        for side in numbers
     ]  # fmt: skip
     with ThreadPoolExecutor(len(sides)) as pool:  # one after the other would not see when the second ended
         ended = list(pool.map(Running.wait, sides))
     codes = [each.code for each in ended]
-    if sorted(codes) == [0, 2]:
+    if sorted(codes) == [0, *[2] * rivals]:
         first = codes.index(0)
-        wrong = bench.judged(study, out, ended[first])
-        wrong = wrong or _refused(ended[1 - first], asked[1 - first], sides[first].pid)
+        others = [side for side in numbers if side != first]
+        refused = (_refused(ended[side], asked[side], sides[first].pid) for side in others)
+        wrong = bench.judged(study, out, ended[first]) or next(filter(None, refused), "")
     else:
-        wrong = f"two that start together end with {codes}: {ended[0].said()} / {ended[1].said()}"
-    for side in (0, 1):
+        wrong = f"those that start together end with {codes}: {' / '.join(each.said() for each in ended)}"
+    for side in numbers:
         asked[side].unlink(missing_ok=True)
         shutil.rmtree(out.with_name(f"{out.name}-{side}-streams"), ignore_errors=True)
     return wrong
@@ -139,7 +147,7 @@ def stale(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) ->
 
 
 ROWS = [
-    Row("rivals", "two processes on one folder",
-        "the second ends within 1 s of its check naming the owner; nothing lost", 3, 100, together),
+    Row("rivals", "several processes on one folder",
+        "all but the owner end within 1 s of their check naming it; nothing lost", 3, 100, together),
     Row("stale", "stale lock after a kill", "recovers by itself, the same hashes", 3, 100, stale, phases=PHASES),
 ]  # fmt: skip
