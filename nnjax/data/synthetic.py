@@ -40,6 +40,18 @@ class BlobSample(NamedTuple):
     centers: jax.Array
 
 
+class SequenceSample(NamedTuple):
+    """Sequences, each with a number that is asked for.
+
+    Attributes:
+        x: (n, t, d) inputs.
+        y: (n,) targets.
+    """
+
+    x: jax.Array
+    y: jax.Array
+
+
 def linear_gaussian(
     key: Key, n: int, d: int, *, signal: Array | float = 1.0, noise: Array | float = 0.0
 ) -> LinearSample:
@@ -230,3 +242,29 @@ def _check(*, signal: Array | float = 0.0, noise: Array | float = 0.0, **sizes: 
     for name, value in (("signal", signal), ("noise", noise)):
         if not isinstance(value, jax.core.Tracer) and not float(value) >= 0:
             raise ValueError(f"{name} is a variance and must not be negative, got {value}")
+
+
+def adding_problem(key: Key, n: int, length: int) -> SequenceSample:
+    """Sequences of random numbers, two of them marked: what is their sum? (Hochreiter and Schmidhuber, 1997.)
+
+    Every step has a value, uniform on [0, 1), and a mark, which is 1 at one step of the first half and at one of the
+    second, and 0 elsewhere (the form of Arjovsky, Shah and Bengio, 2016). Who always says 1 has a mean squared error of
+    1/6, the variance of the sum of two such numbers.
+
+    Args:
+        key: random key.
+        n: number of sequences.
+        length: their steps.
+
+    Raises:
+        ValueError: n below 1, or a length below 2.
+    """
+    if n < 1 or length < 2:
+        raise ValueError(f"n={n} must be at least 1 and length={length} at least 2")
+    value_key, first_key, second_key = jax.random.split(key, 3)
+    values = jax.random.uniform(value_key, (n, length))
+    half = length // 2
+    first = jax.random.randint(first_key, (n,), 0, half)
+    second = jax.random.randint(second_key, (n,), half, length)
+    marks = jax.nn.one_hot(first, length) + jax.nn.one_hot(second, length)
+    return SequenceSample(jnp.stack([values, marks], axis=-1), jnp.sum(values * marks, axis=-1))
