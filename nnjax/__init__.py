@@ -29,6 +29,7 @@ _SUBMODULES = (
     "optimizers",
     "plans",
     "plotting",
+    "recurrent",
     "regularizers",
     "report",
     "results",

@@ -17,9 +17,9 @@ SOURCES = sorted([*(ROOT / "nnjax").rglob("*.py"), *(ROOT / "experiments").glob(
 # A file imports only what stands before it.
 ORDER = (
     "types", "naming", "activations", "initializers", "losses", "regularizers", "metrics", "schedules", "optimizers",
-    "conv", "statistics", "estimate", "monitor", "theory", "data", "hosts", "chunks", "plans", "report", "results",
-    "saved", "batches", "train", "sweep", "cluster", "models", "transfer", "search", "classical", "plotting", "wann",
-    "attribution",
+    "conv", "recurrent", "statistics", "estimate", "monitor", "theory", "data", "hosts", "chunks", "plans", "report",
+    "results", "saved", "batches", "train", "sweep", "cluster", "models", "transfer", "search", "classical", "plotting",
+    "wann", "attribution",
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nnjax.models.mlp import MLP, padded_mlp
     from nnjax.models.mobilenet import DepthwiseConv, MobileNet, depthwise
     from nnjax.models.pretraining import Pretrained, autoencode
+    from nnjax.models.recurrent import GRU, LSTM, RNN, Bidirectional, Stacked
     from nnjax.models.resnet import (
         BasicBlock,
         BottleneckBlock,
@@ -24,18 +25,33 @@ if TYPE_CHECKING:
         ResNet,
         ResNet18k,
     )
+    from nnjax.models.sequences import (
+        RNNClassifier,
+        RNNForecaster,
+        SequenceGenerator,
+        SequenceTagger,
+        continued,
+        generate,
+    )
     from nnjax.models.signals import LayerStatistics, Signals, layer_signals, layer_statistics
+    from nnjax.models.translation import EncoderDecoder, Joined, Translation, translate
     from nnjax.models.vgg import VGG
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "MLP",
+    "RNN",
     "VGG",
     "BasicBlock",
+    "Bidirectional",
     "BottleneckBlock",
     "CifarResNet",
     "DeepCNN",
     "DeepMLP",
     "DepthwiseConv",
+    "EncoderDecoder",
+    "Joined",
     "Layer",
     "LayerStatistics",
     "LeNet",
@@ -43,14 +59,22 @@ __all__ = [
     "MobileNet",
     "PreActivationBlock",
     "Pretrained",
+    "RNNClassifier",
+    "RNNForecaster",
     "ResNet",
     "ResNet18k",
+    "SequenceGenerator",
+    "SequenceTagger",
     "Signals",
     "SmallCNN",
+    "Stacked",
     "Summary",
+    "Translation",
     "apply",
     "autoencode",
+    "continued",
     "depthwise",
+    "generate",
     "init",
     "layer_signals",
     "layer_statistics",
@@ -58,6 +82,7 @@ __all__ = [
     "network",
     "padded_mlp",
     "summary",
+    "translate",
 ]
 
 _FILES = {
@@ -71,8 +96,18 @@ _FILES = {
     "mobilenet": ("DepthwiseConv", "MobileNet", "depthwise"),
     "parts": (),
     "pretraining": ("Pretrained", "autoencode"),
+    "recurrent": ("GRU", "LSTM", "RNN", "Bidirectional", "Stacked"),
     "resnet": ("BasicBlock", "BottleneckBlock", "CifarResNet", "PreActivationBlock", "ResNet", "ResNet18k"),
+    "sequences": (
+        "RNNClassifier",
+        "RNNForecaster",
+        "SequenceGenerator",
+        "SequenceTagger",
+        "continued",
+        "generate",
+    ),
     "signals": ("LayerStatistics", "Signals", "layer_signals", "layer_statistics"),
+    "translation": ("EncoderDecoder", "Joined", "Translation", "translate"),
     "vgg": ("VGG",),
     "watch": (),
 }

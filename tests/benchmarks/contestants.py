@@ -424,7 +424,7 @@ def main(name: str, cores: int) -> None:
     import numpy  # noqa: F401, whose threads are limited
     import threadpoolctl
 
-    from tests.benchmarks import pictures
+    from tests.benchmarks import pictures, recurrence
 
     threadpoolctl.threadpool_limits(cores)
     if name.startswith("torch"):
@@ -432,7 +432,7 @@ def main(name: str, cores: int) -> None:
 
         torch.set_num_threads(cores)
     begin = time.perf_counter()
-    one = (CONTESTANTS | pictures.CONTESTANTS)[name]()
+    one = (CONTESTANTS | pictures.CONTESTANTS | recurrence.CONTESTANTS)[name]()
     one()
     first = time.perf_counter() - begin
     print(json.dumps({"compile": first}), flush=True)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.benchmarks import contestants, pictures
+from tests.benchmarks import contestants, pictures, recurrence
 
 _PRODUCTS = 2 * (64 * 128 + 128 * 128 + 128 * 10)  # FLOP of a product with each matrix, an example
 _EXAMPLE = 3 * _PRODUCTS - 2 * 64 * 128  # forward, both gradients; the first layer's input has none
@@ -87,6 +87,13 @@ BENCHMARKS = {
     )
     for name, title in (("lenet", "LeNet on 28 x 28"), ("resnet20", "the residual net of depth 20 on 32 x 32 x 3"))
     for cores in (1, 2)
+} | {
+    f"lstm{cores}": Benchmark(
+        f"An LSTM forward and back, batch {recurrence.BATCH}, {recurrence.TIME} steps, {recurrence.INPUTS} inputs, "
+        f"{recurrence.UNITS} units", cores, tuple(recurrence.CONTESTANTS), recurrence.FLOP,
+        dict.fromkeys(("torch_lstm", "torch_lstm_batch_first"), wanted), milliseconds=True,
+    )
+    for cores, wanted in ((1, 1 / 0.8), (2, 1 / 1.2))
 }  # fmt: skip
 """By name; `cold` is apart, for its contestants are fresh processes."""
 
@@ -247,4 +254,4 @@ def section(name: str, rounds: int) -> str:
     return table(BENCHMARKS[name], measured(BENCHMARKS[name], rounds))
 
 
-NAMES = ("run", "cold", "sweep", "conv", "conv2", "lenet1", "lenet2", "resnet201", "resnet202")
+NAMES = ("run", "cold", "sweep", "conv", "conv2", "lenet1", "lenet2", "resnet201", "resnet202", "lstm1", "lstm2")
