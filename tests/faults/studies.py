@@ -10,6 +10,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 
 TINY = {
+    "adding_problem": (
+        "--lengths 4 6 --seeds 2 --rates 0.01 0.1 --units 4 --train-n 20 --validation-n 6 --test-n 6 --steps 4 --batch "
+        "5 --evaluations 2"
+    ),
     "augmentation": (
         "--seeds 2 --n 20 40 --strengths 0.25 1.0 --features 2 --hidden 4 --steps 4 --batch 10 --validation-n 20 "
         "--test-n 20 --moved-n 10"
