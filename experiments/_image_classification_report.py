@@ -133,6 +133,6 @@ def _time(panel: xr.Dataset) -> Row:
     steps = int(facts["steps_an_epoch"]) * panel.sizes["epoch"]
     return Row(
         f"{title(panel)}: what it costs", f"{facts['parameters']:,} parameters, {steps:,} updates of {facts['batch']}",
-        f"{facts['seconds']:.0f} s training in all, {facts['seconds_a_step']:.3f} s an update (validation counted)",
+        f"{facts['seconds']:.0f} wall seconds in all, {facts['seconds_a_step']:.3f} s an update (validation counted)",
         "-", panel.sizes["seed"], "-", f"{facts['cores']} CPU cores or devices", "-", "-",
     )  # fmt: skip

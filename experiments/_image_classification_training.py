@@ -30,8 +30,8 @@ SHOWN_WRONG = 24
 """Misclassified pictures that are kept, the surest first."""
 SHOWN_LAYERS, SHOWN_MAPS = 4, 12
 """Convolutions, and channels of each, whose feature maps are kept."""
-KEEP_SECONDS = 10.0
-"""A state is kept after an epoch, when the last one kept is so old: what a kill can lose, beside the epoch."""
+KEPT_STATES = 20
+"""About so many times a run keeps its state, after an epoch: what a kill can lose is the work between two of them."""
 EVALUATION_BATCH = 500
 
 
@@ -176,14 +176,32 @@ class Course(NamedTuple):
     Attributes:
       train_loss, train_error: on as many training pictures, not augmented, as there are for validation.
       validation_loss, validation_error: on the validation pictures.
-      seconds: wall time of each epoch.
     """
 
     train_loss: np.ndarray
     train_error: np.ndarray
     validation_loss: np.ndarray
     validation_error: np.ndarray
-    seconds: np.ndarray
+
+
+class Clock:
+    """Wall seconds of every epoch, by run; beside the states, for times are no results: no two runs have the same."""
+
+    def __init__(self, store: Store | None):
+        self._store = store
+        self._seconds = dict((store.load("clock") if store is not None else None) or {})
+
+    def of(self, name: str, epochs: int) -> np.ndarray:
+        """Seconds of a run's epochs, (epochs,), NaN where unknown; written to as epochs are done."""
+        if np.shape(self._seconds.get(name)) != (epochs,):
+            self._seconds[name] = np.full(epochs, np.nan)
+        return self._seconds[name]
+
+    def keep(self) -> None:
+        """Save what there is."""
+        if self._store is not None:
+            total = float(np.nansum([np.nansum(each) for each in self._seconds.values()]))
+            self._store.save("clock", self._seconds, {"seconds": total})
 
 
 class Programs:
@@ -223,29 +241,30 @@ class Programs:
 
 
 def trained(
-    programs: Programs, epochs: int, key: Key, name: str, store: Store | None, monitor: Monitor
+    programs: Programs, epochs: int, key: Key, name: str, store: Store | None, clock: Clock, monitor: Monitor
 ) -> tuple[State, Course]:
     """A run to its end, from its latest state in the store where there is one; the state and its curves."""
     course = Course(*(np.full(epochs, np.nan) for _ in Course._fields))
-    state = programs.start(key)
+    begun = programs.start(key), course, np.asarray(0)
     checkpoints = Checkpoints(store, name)
-    state, course = checkpoints.restore((state, course)) or (state, course)
-    done = int(np.isfinite(course.seconds).sum())
-    written = time.perf_counter()
+    state, course, before = checkpoints.restore(begun) or begun
+    seconds, done = clock.of(name, epochs), int(before)
     while done < epochs:
         compiling = monitor.seconds["compile"]
         start = time.perf_counter()
         state = programs.epoch(state)
         values = jax.device_get(programs.scores(state))
         spent = time.perf_counter() - start - (monitor.seconds["compile"] - compiling)
-        for curve, value in zip(course, (*values, spent), strict=True):
+        for curve, value in zip(course, values, strict=True):
             curve[done] = value
+        seconds[done] = spent
         monitor.spend("run", spent)
         monitor.advance(spent)
         done += 1
-        if done == epochs or time.perf_counter() - written > KEEP_SECONDS:
-            checkpoints.keep((state, course), done)
-            written = time.perf_counter()
+        # Not by the clock: what a folder holds in the end does not hang on how fast it was filled.
+        if done == epochs or done % max(1, epochs // KEPT_STATES) == 0:
+            checkpoints.keep((state, course, np.asarray(done)), done)
+            clock.keep()
     return state, course
 
 
@@ -264,7 +283,7 @@ def measured(programs: Programs, found: Pictures, state: State, course: Course) 
     shown[: len(surest)] = surest
     finite = all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in jax.tree.leaves(state.params))
     return {
-        **{name: curve for name, curve in course._asdict().items() if name != "seconds"},
+        **course._asdict(),
         "whole_train_error": np.asarray(state.history["train_error"][-1]),
         "test_loss": np.asarray(losses.cross_entropy(logits, jnp.asarray(y)).mean()),
         "test_error": np.asarray((said != y).mean(), np.float32),
@@ -272,7 +291,6 @@ def measured(programs: Programs, found: Pictures, state: State, course: Course) 
         "confusion": np.asarray(metrics.confusion_matrix(y, said, classes=len(found.class_names))),
         "wrong": shown, "wrong_said": said[shown], "wrong_chance": chances.max(1)[shown],
         "diverged": np.asarray(not finite or not np.isfinite(chances).all()),
-        "seconds": course.seconds,
     }  # fmt: skip
 
 

@@ -85,17 +85,17 @@ def test_the_mistakes_shown_are_mistakes_the_surest_first(tiny):
         np.testing.assert_array_equal(panel["wrong_picture"].values[wrong >= 0], x[wrong[wrong >= 0]])
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tiny, monkeypatch):
-    monkeypatch.setattr(training, "KEEP_SECONDS", 0.0)
+def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tiny):
     panel, pictures = study._prepared(TINY)[0]
     key = jax.random.fold_in(jax.random.key(TINY.seed), 0)
-    store = Memory(2)  # of one seed: three epochs' states, then its results
+    store = Memory(4)  # of one seed: states and times of three epochs, then its results
     with pytest.raises(KeyboardInterrupt):
         study._group(panel, pictures, key, store, Monitor())
     store.left = 10**9
     again = Monitor()
     found = study._group(panel, pictures, key, store, again)
-    assert 10**9 - store.left == 2 + 4, "the first seed had one epoch to go"
+    assert 10**9 - store.left == 3 + 7, "the first seed had one epoch to go"
+    assert found.attrs["seconds"] == pytest.approx(sum(each.sum() for each in store["clock"].values()))
     assert again.counts["chunks"] == 2
     assert results.digest(xr.DataTree(found)) == results.digest(xr.DataTree(tiny["digits_lenet"].to_dataset()))
     untouched = Monitor()
