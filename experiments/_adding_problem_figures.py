@@ -62,16 +62,18 @@ def _errors(axes: Axes, panel: xr.Dataset, length: int) -> None:
     axes.set_title(f"{length} steps")
 
 
+_DEEPEST = -12.0
+"""Powers of ten below which nothing is drawn."""
+
+
 def _gradients(axes: Axes, panel: xr.Dataset, when: str, words: str) -> None:
     after = panel["after"].values
-    for cell in CELLS:
-        norms = gradient(panel, cell, when)
-        _spread(axes, after, norms, cell)
-    found = np.concatenate([gradient(panel, cell, when) for cell in CELLS])
-    low = max(-12.0, float(np.floor(np.log10(max(found.min(), 1e-30)))))
-    powers = np.arange(low, max(1.0, np.ceil(np.log10(found.max()))) + 1)
-    every = max(1, len(powers) // 6)
-    log_axis(axes, list(10.0 ** powers[::every]), "y")
+    logs = {cell: np.maximum(gradient(panel, cell, when), 2 * _DEEPEST) for cell in CELLS}
+    for cell, found in logs.items():
+        _spread(axes, after, 10.0**found, cell)
+    every = np.concatenate(list(logs.values()))
+    powers = np.arange(max(_DEEPEST, np.floor(every.min())), max(1.0, np.ceil(every.max())) + 1)
+    log_axis(axes, list(10.0 ** powers[:: max(1, len(powers) // 6)]), "y")
     axes.set(
         xlabel="after step", ylabel="gradient norm / that after the last", ylim=(10.0 ** powers[0], 10.0 ** powers[-1])
     )

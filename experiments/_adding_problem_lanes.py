@@ -114,34 +114,54 @@ def network(cell: str, units: int) -> Network:
 
 
 def state_gradients(cell: str, params: Net, x: Array, y: Array) -> Array:
-    """Norm of the gradient of each sequence's squared error in its state after every step, (n, t).
+    """Logarithm (base 10) of the norm of each sequence's gradient in its state after every step, (n, t).
 
-    The state is all that the cell hands on, an LSTM's memory too. What the last step's state has is all there is; what
-    an earlier one has is left of it on its way back (Pascanu, Mikolov and Bengio, 2013).
+    The gradient is that of the squared error; the state is all that the cell hands on, an LSTM's memory too. What the
+    last step's state has is all there is; what an earlier one has is left of it on its way back (Pascanu, Mikolov and
+    Bengio, 2013). Lengths are kept as logarithms, for what is left after a hundred steps is no number in float32.
     """
     kind = RECURRENCES[cell]
-    n, t, _ = x.shape
-    units = params.kernel.shape[0]
+    n, units = len(x), params.kernel.shape[0]
 
-    def loss(nudges: State) -> Array:
-        def step(state: State, now: tuple[Array, State]) -> tuple[State, None]:
-            seen, nudge = now
-            new = kind.step(params.cell, state if kind.parts > 1 else state[0], seen)
-            new = new if kind.parts > 1 else (new,)
-            return tuple(a + b for a, b in zip(new, nudge, strict=True)), None
+    def step(state: State, now: Array) -> State:
+        new = kind.step(params.cell, state if kind.parts > 1 else state[0], now)
+        return new if kind.parts > 1 else (new,)
 
-        state = tuple(jnp.zeros((n, units)) for _ in range(kind.parts))
-        state, _ = jax.lax.scan(step, state, (x.transpose(1, 0, 2), nudges))
-        return jnp.sum(losses.squared_error(state[0] @ params.kernel + params.bias, y))
+    def error(state: State) -> jax.Array:
+        return jnp.sum(jnp.asarray(losses.squared_error(state[0] @ params.kernel + params.bias, y)))
 
-    gradients = jax.grad(loss)(tuple(jnp.zeros((t, n, units)) for _ in range(kind.parts)))
-    return jnp.sqrt(sum(jnp.sum(g**2, axis=-1) for g in gradients)).T
+    def forward(state: State, now: Array) -> tuple[State, State]:
+        return step(state, now), state
+
+    def back(carry: tuple[State, jax.Array], now: tuple[State, Array]) -> tuple[tuple[State, jax.Array], jax.Array]:
+        gradient, log = carry
+        before, seen = now
+        (gradient,) = jax.vjp(lambda state: step(state, seen), before)[1](gradient)
+        return _unit(gradient, log), log
+
+    inputs = jnp.asarray(x).transpose(1, 0, 2)
+    start = tuple(jnp.zeros((n, units)) for _ in range(kind.parts))
+    end, states = jax.lax.scan(forward, start, inputs)
+    first = _unit(jax.grad(error)(end), jnp.zeros(n))
+    _, logs = jax.lax.scan(back, first, (states, inputs), reverse=True)
+    return logs.T
 
 
-def _course(norms: Array) -> Array:
-    """Geometric mean over sequences, relative to the last step's: (n, t) -> (t,)."""
-    logs = jnp.log(jnp.maximum(norms, jnp.finfo(norms.dtype).tiny))
-    return jnp.exp(jnp.mean(logs - logs[:, -1:], axis=0))
+def _unit(gradient: State, log: jax.Array) -> tuple[State, jax.Array]:
+    """Gradients (n, h) of length 1 together, and ``log`` (n,) with the logarithm of their length added."""
+    norm = jnp.sqrt(sum((jnp.sum(part**2, axis=-1) for part in gradient), jnp.zeros(len(log))))
+    divisor = jnp.where(norm > 0, norm, 1)[:, None]
+    return tuple(part / divisor for part in gradient), log + jnp.log10(norm)
+
+
+def _course(logs: Array) -> Array:
+    """Median over sequences of what is left of the last step's, base 10: (n, t) -> (t,)."""
+    return jnp.median(logs - logs[:, -1:], axis=0)
+
+
+def first(net: Network, key: Key, x: Array) -> Net:
+    """The parameters with which a run of ``key`` begins."""
+    return net.init(jax.random.split(key)[0], x[:1])[0]
 
 
 def lane(
@@ -156,7 +176,7 @@ def lane(
     config: TrainConfig,
     sizes: tuple[int, int, int],
 ) -> dict[str, Array]:
-    """Losses (evaluations,) of every split and the course of the gradient at start and end, (2, length)."""
+    """Losses (evaluations,) of every split and the course of the gradient (base 10) at start and end, (2, length)."""
     data_key, run_key = jax.random.split(key)
     sample = adding_problem(data_key, sum(sizes), length)
     train_n, validation_n, _ = sizes
@@ -169,7 +189,7 @@ def lane(
         return optax.chain(optax.clip_by_global_norm(clip), optax.adam(h["rate"]))
 
     train = make_train(net, losses.squared_error, optimizer, config)
-    start = net.init(jax.random.split(run_key)[0], sample.x[:1])[0]
+    start = first(net, run_key, sample.x)
     result = train(run_key, hparams, splits)
     some = tuple(part[:GRADIENT_N] for part in parts[2])
     gradient = jnp.stack([_course(state_gradients(cell, params, *some)) for params in (start, result.params)])

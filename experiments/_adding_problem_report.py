@@ -45,7 +45,7 @@ def errors(panel: xr.Dataset, cell: str, split: str = "test") -> np.ndarray:
 
 
 def gradient(panel: xr.Dataset, cell: str, when: str) -> np.ndarray:
-    """What is left of the last state's gradient after every step, at the chosen rate, (seeds, steps)."""
+    """What is left of the last state's gradient after every step, base 10, at the chosen rate, (seeds, steps)."""
     place = list(panel["cell"].values).index(cell)
     found = panel["gradient"].sel(cell=cell, when=when).isel(rate=chosen_rates(panel)[place])
     return np.asarray(found.transpose("seed", "after").values, float)
@@ -96,7 +96,7 @@ def _interval(interval: tuple) -> str:
 
 def _left(panel: xr.Dataset, cell: str) -> Row:
     """At the start: what is left at the first step for the simple net against a gated one, by seed."""
-    simple, gated = (np.log10(gradient(panel, each, "start")[:, 0]) for each in (SIMPLE, cell))
+    simple, gated = (gradient(panel, each, "start")[:, 0] for each in (SIMPLE, cell))
     gap = t_interval(simple - gated)
     said = "holds" if gap.high < 0 else "fails" if gap.low > 0 else "open"
     return Row(
@@ -110,7 +110,7 @@ def _left(panel: xr.Dataset, cell: str) -> Row:
 
 def _reaches(panel: xr.Dataset, cell: str) -> Row:
     """After training: what is left at the first step, against the start."""
-    start, end = (np.log10(gradient(panel, cell, when)[:, 0]) for when in ("start", "end"))
+    start, end = (gradient(panel, cell, when)[:, 0] for when in ("start", "end"))
     gap = t_interval(end - start)
     said = "holds" if gap.low > 0 else "fails" if gap.high < 0 else "open"
     return Row(

@@ -189,11 +189,11 @@ class Clock:
 
     def __init__(self, store: Store | None):
         self._store = store
-        self._seconds = dict((store.load("clock") if store is not None else None) or {})
+        self._seconds: dict[str, np.ndarray] = dict((store.load("clock") if store is not None else None) or {})
 
     def of(self, name: str, epochs: int) -> np.ndarray:
         """Seconds of a run's epochs, (epochs,), NaN where unknown; written to as epochs are done."""
-        if np.shape(self._seconds.get(name)) != (epochs,):
+        if name not in self._seconds or self._seconds[name].shape != (epochs,):
             self._seconds[name] = np.full(epochs, np.nan)
         return self._seconds[name]
 

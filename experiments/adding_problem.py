@@ -64,7 +64,7 @@ class Config:
 
     seed: int = 0
     """Seed of everything."""
-    lengths: tuple[int, ...] = (20, 60)
+    lengths: tuple[int, ...] = (10, 50)
     """Steps of the sequences, ascending."""
     seeds: int = 5
     """Seeds."""
@@ -78,13 +78,13 @@ class Config:
     """Validation sequences."""
     test_n: int = 1000
     """Test sequences."""
-    steps: int = 1200
+    steps: int = 1000
     """Updates."""
     batch: int = 32
     """Sequences an update."""
     clip: float = 1.0
     """Largest norm of an update's gradient."""
-    evaluations: int = 12
+    evaluations: int = 10
     """Evaluations along the run, a divisor of the updates."""
 
     def __post_init__(self) -> None:

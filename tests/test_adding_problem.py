@@ -6,14 +6,17 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import xarray as xr
 
 from experiments import _adding_problem_lanes as lanes
 from experiments import _adding_problem_report as reporting
 from experiments import adding_problem as study
-from nnjax import recurrent, results
+from nnjax import losses, recurrent, results
 from nnjax.data.synthetic import adding_problem
+from nnjax.train import Config as TrainConfig
+from nnjax.train import make_train
 
 TINY = study.Config(
     lengths=(4, 6), seeds=2, rates=(0.01, 0.1), units=4, train_n=20, validation_n=6, test_n=6, steps=4, batch=5,
@@ -114,7 +117,8 @@ def test_the_gradient_in_a_state_is_that_of_a_run_which_begins_with_it(cell):
 
         parts = jax.tree.leaves(jax.grad(loss)(state))
         expected = np.sqrt(sum(np.sum(np.asarray(part) ** 2, axis=-1) for part in parts))
-        np.testing.assert_allclose(found[:, after - 1], expected, rtol=1e-4)
+        with np.errstate(divide="ignore"):  # all units of a sequence may be dead
+            np.testing.assert_allclose(found[:, after - 1], np.log10(expected), atol=1e-4)
 
 
 def test_an_orthogonal_net_in_its_linear_range_keeps_the_gradient():
@@ -123,11 +127,17 @@ def test_an_orthogonal_net_in_its_linear_range_keeps_the_gradient():
     params, _ = net.init(jax.random.key(0), x)
     small = params._replace(cell=params.cell._replace(w=1e-4 * params.cell.w))
     course = lanes._course(lanes.state_gradients("rnn orthogonal", small, x, y))
-    np.testing.assert_allclose(course, 1, atol=1e-3)
-    # A matrix half as large loses half at every step.
+    np.testing.assert_allclose(course, 0, atol=1e-3)
+    # A matrix half as large loses half at every step, far below the least number of float32.
     half = small._replace(cell=small.cell._replace(u=0.5 * small.cell.u))
+    x, y = adding_problem(jax.random.key(2), 4, 200)
     course = lanes._course(lanes.state_gradients("rnn orthogonal", half, x, y))
-    np.testing.assert_allclose(course, 0.5 ** np.arange(29, -1, -1.0), rtol=1e-3)
+    np.testing.assert_allclose(course, np.log10(0.5) * np.arange(199, -1, -1.0), atol=1e-2)
+
+
+def test_one_dead_sequence_does_not_hide_what_is_left_of_the_others():
+    logs = jnp.array([[-jnp.inf, 0.5], [-3.0, 1.0], [-2.0, 0.0]])
+    np.testing.assert_allclose(lanes._course(logs), [-4, 0])
 
 
 # A tiny run
@@ -140,10 +150,18 @@ def test_a_tiny_run_fills_every_cell(tiny):
     assert panel["test_loss"].sizes == {"cell": 5, "rate": 2, "seed": 2, "step": 2}
     assert panel["gradient"].sizes == {"cell": 5, "rate": 2, "seed": 2, "when": 2, "after": 6}
     assert np.isfinite(panel["test_loss"]).all()
-    np.testing.assert_allclose(panel["gradient"].isel(after=-1), 1, rtol=1e-6)
-    # Training begins where the gradient was looked at: with the same seed, whatever the rate.
+    np.testing.assert_allclose(panel["gradient"].isel(after=-1), 0, atol=1e-6)
     start = panel["gradient"].sel(when="start")
     np.testing.assert_array_equal(start.isel(rate=0), start.isel(rate=1))
+
+
+def test_the_gradient_is_looked_at_where_training_begins():
+    net, key = lanes.network("gru", 3), jax.random.key(5)
+    train = make_train(net, losses.squared_error, lambda _: optax.sgd(0.1), TrainConfig(steps=1))
+    x, y = adding_problem(jax.random.key(0), 4, 5)
+    for a, b in zip(*map(jax.tree.leaves, (train.start(key, None, {"train": (x, y)}).params, lanes.first(net, key, x))),
+                    strict=True):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
 
 
 def test_every_row_and_figure_is_made_from_a_stored_tree(tiny, tmp_path):
@@ -164,7 +182,7 @@ def _panel(levels, left):
     loss = np.array([levels[cell] for cell in lanes.CELLS])[:, None, None, None] * spread[None, None, :, None]
     losses = np.concatenate([loss, 2 * loss], axis=1)  # the second rate is worse
     course = np.array([left[cell] for cell in lanes.CELLS])[:, None, None, None, None] * np.ones((1, 2, 3, 2, 1))
-    course = course * spread[None, None, :, None, None] * np.array([1.0, 3.0])[None, None, None, :, None]
+    course = np.log10(course * spread[None, None, :, None, None] * np.array([1.0, 3.0])[None, None, None, :, None])
     dims = ("cell", "rate", "seed", "step")
     names = ("train_loss", "validation_loss", "test_loss")
     return xr.Dataset(
@@ -234,6 +252,7 @@ def test_bad_options_are_one_sentence(name):
 def test_quick_shows_what_the_study_claims():
     rows = study.report(study.run(study.PRESETS["quick"]))
     verdicts = {row.claim: row.verdict for row in rows}
-    assert verdicts["T = 60, lstm: carries the sum"] == "holds"
-    assert verdicts["T = 60, gru: carries the sum"] == "holds"
-    assert {v for claim, v in verdicts.items() if "untrained, less" in claim} == {"holds"}
+    assert verdicts["T = 50, lstm: carries the sum"] == "holds"
+    assert verdicts["T = 50, gru: carries the sum"] == "holds"
+    assert verdicts["T = 50, rnn: stays near guessing"] == "holds"
+    assert {v for claim, v in verdicts.items() if "T = 50: untrained, less" in claim} == {"holds"}
