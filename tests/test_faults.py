@@ -6,6 +6,7 @@ import os
 import platform
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -335,6 +336,18 @@ def test_harm_to_a_search_excuses_only_its_own_other_state():
     folder = Path("chunks/xor")
     assert damage.states([folder / "ab-1.npz"]) == {folder / "ab-0.npz", folder / "clock.npz"}
     assert damage.states([folder / "ab-2.npz", folder / "champion.npz", Path("chunks/iris/0.npz")]) == set()
+    one, other, clock, chunk = (Path(f"out/chunks/xor/{name}.npz") for name in ("ab-0", "ab-1", "clock", "0"))
+    assert damage.needless(Path("out"), [one, chunk]) == {"chunks/xor/ab-0.npz"}
+    assert damage.needless(Path("out"), [one, other]) == set()  # then the search begins anew, and makes both
+    assert damage.needless(Path("out"), [clock]) == {"chunks/xor/clock.npz", "report.txt"}
+    assert damage.needless(Path("out"), [chunk]) == set()
+
+
+def test_what_is_excused_alone_may_be_missing_or_other(tmp_path, whole):
+    shutil.copytree(whole.folder, tmp_path / "other")
+    (tmp_path / "other/chunks/s/c0.npz").unlink()
+    assert folders.differences(tmp_path / "other", whole, excused={"chunks/s/c1.npz"}) == "missing chunks/s/c0.npz"
+    assert folders.differences(tmp_path / "other", whole, excused={"chunks/s/c0.npz"}) == ""
 
 
 def test_a_complaint_must_name_the_key():

@@ -7,7 +7,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,15 +108,18 @@ class Bench:
         streams = how.pop("streams", out.with_name(f"{out.name}-streams"))
         return Running(study.module, processes.command(study, out, *more), streams, plan, **how)
 
-    def finish(self, study: Study, out: Path) -> str:
+    def finish(self, study: Study, out: Path, excused: Collection[str] = ()) -> str:
         """Run the study on a folder to its end; what is wrong with that, or nothing."""
-        return self.judged(study, out, self.start(study, out).wait())
+        return self.judged(study, out, self.start(study, out).wait(), excused)
 
-    def judged(self, study: Study, out: Path, done: Outcome) -> str:
-        """What is wrong with a run that should have finished and left what an uninterrupted run leaves."""
+    def judged(self, study: Study, out: Path, done: Outcome, excused: Collection[str] = ()) -> str:
+        """What is wrong with a run that should have finished and left what an uninterrupted run leaves.
+
+        Files that are ``excused`` may be missing or other.
+        """
         if done.code or not done.clean:
             return f"resuming ended with {done.code}: {done.said()}"
-        return folders.differences(out, self.oracle(study))
+        return folders.differences(out, self.oracle(study), excused=excused)
 
     def linger(self, study: Study, out: Path, running: Running, aim: str, share: float, extra: float = 0.0) -> None:
         """Wait for a part of a run, and then for a share of it; returns sooner where the run ends.

@@ -61,7 +61,7 @@ def harmed(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) -
             bad += harm(rng, KINDS[turn(numbers, number, len(KINDS))], sound)
             sound = [path for path in sound if path not in {*bad, *states(bad)}]
         contents = {path: path.read_bytes() for path in bad}
-        wrong = bench.finish(study, out)
+        wrong = bench.finish(study, out, needless(out, bad))
         if wrong:
             return wrong
         for path in bad:
@@ -94,6 +94,18 @@ def states(bad: list[Path]) -> set[Path]:
         if name and number in ("0", "1"):
             found |= {path.with_name(f"{name}-{1 - int(number)}.npz"), path.with_name("clock.npz")}
     return found
+
+
+def needless(out: Path, bad: list[Path]) -> set[str]:
+    """Harmed files that a run whose searches are done does not make again.
+
+    They are the state before a search's last one, while the last is sound, and the search's clock, with the speeds that
+    the report has from it.
+    """
+    found = {path for path in bad if path.name == "clock.npz"}
+    found |= {path for path in bad if states([path]) - {path.with_name("clock.npz"), *bad}}
+    names = {path.relative_to(out).as_posix() for path in found}
+    return names | ({"report.txt"} if any(path.name == "clock.npz" for path in found) else set())
 
 
 def _make_ready(bench: Bench, study: Study, ready: Path) -> None:

@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,12 +138,13 @@ def disagreement(files: dict[str, str], others: dict[str, str]) -> str:
     return "; ".join(f"{word} {', '.join(names[:4])}" for word, names in some if names)
 
 
-def differences(folder: Path, whole: Oracle, *, hidden: bool = False) -> str:
+def differences(folder: Path, whole: Oracle, *, hidden: bool = False, excused: Collection[str] = ()) -> str:
     """What a finished folder has otherwise than an uninterrupted run's, or nothing; it may have ``hidden`` files."""
     manifest = json.loads((folder / "manifest.json").read_text())
     if manifest["complete"] is not True:
         return "the manifest does not say complete"
-    said = [disagreement(whole.files, digests(folder))]
+    asked, found = ({n: d for n, d in some.items() if n not in excused} for some in (whole.files, digests(folder)))
+    said = [disagreement(asked, found)]
     entered = {name: entry["sha256"] for name, entry in manifest["files"].items()}
     false = [name for name in whole.files if name != "manifest.json" and (folder / name).is_file()
              and hashlib.sha256((folder / name).read_bytes()).hexdigest() != entered.get(name)]  # fmt: skip
