@@ -343,6 +343,13 @@ def test_harm_to_a_search_excuses_only_its_own_other_state():
     assert damage.needless(Path("out"), [chunk]) == set()
 
 
+def test_states_of_what_is_done_are_not_harmed(tmp_path):
+    (tmp_path / "chunks/a").mkdir(parents=True)
+    for name in ("seed0", "seed0-state-0", "seed1-state-1", "ab-0", "clock"):
+        (tmp_path / f"chunks/a/{name}.npz").touch()
+    assert [path.stem for path in damage.chunks_of(tmp_path)] == ["ab-0", "clock", "seed0", "seed1-state-1"]
+
+
 def test_what_is_excused_alone_may_be_missing_or_other(tmp_path, whole):
     shutil.copytree(whole.folder, tmp_path / "other")
     (tmp_path / "other/chunks/s/c0.npz").unlink()

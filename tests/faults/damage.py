@@ -39,8 +39,11 @@ def harm(rng: random.Random, kind: str, chunks: list[Path]) -> list[Path]:
 
 
 def chunks_of(folder: Path) -> list[Path]:
-    """Finished chunks of a run."""
-    return sorted(p for p in (folder / "chunks").rglob("*.npz") if not p.name.startswith("."))
+    """Finished chunks of a run, without the states of what has its result there, which nobody reads any more."""
+    found = sorted(p for p in (folder / "chunks").rglob("*.npz") if not p.name.startswith("."))
+    return [
+        p for p in found if "-state-" not in p.stem or p.with_name(p.stem.partition("-state-")[0] + ".npz") not in found
+    ]
 
 
 def harmed(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) -> Iterator[Case]:
