@@ -98,8 +98,8 @@ class Config:
         })  # fmt: skip
         choose("data", self.data, list(_RIMS))
         for name in ("features", "hidden"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be one size at least, all positive")
+            if not getattr(self, name) or not all(1 <= size < 2**31 for size in getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)} must be one size at least, all positive, below 2^31")
         if len(self.n) < 2 or any(self.n[-1] % n for n in self.n):
             raise ValueError(f"n={self.n} must be two numbers at least that all divide the last")
         if self.strengths[0] <= 0 or self.strengths[-1] > 1 or len(self.strengths) < 2:

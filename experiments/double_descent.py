@@ -238,13 +238,14 @@ PRESETS = {
 # Data and sweeps
 
 
-def _pictures(name: str, n: int, config: Config) -> dict[str, np.ndarray]:
+def _pictures(name: str, field: str, n: int, config: Config) -> dict[str, np.ndarray]:
     """Training, validation and test pictures; the training part is a pool of at least n."""
     dataset = load(name)
     pool = len(dataset.train.x) - config.validation_n
     if n > pool:
         raise command.BadInput(
-            f"{n} training examples are more than the {pool} of {name} beside {config.validation_n} for validation"
+            f"{field}: {n} training examples are more than the {pool} of {name} beside "
+            f"validation_n={config.validation_n}"
         )
     size = min(pool, max(n, 4 * max(config.features_n)))
     train, validation = stratified_split(dataset.train.y, [size, config.validation_n], seed=config.seed)
@@ -331,7 +332,7 @@ def _theory_sweeps(config: Config, key: Key) -> dict[str, partial]:
 
 def _features_sweeps(config: Config, key: Key) -> dict[str, partial]:
     sizes = sample_sizes(config.samples_width)
-    data = _flat(_pictures(config.features_data, max(*config.features_n, sizes[-1]), config), np.float64)
+    data = _flat(_pictures(config.features_data, "features_n", max(*config.features_n, sizes[-1]), config), np.float64)
     # Centred: pixels that are never negative leave ReLU units that never fire, and the peak would move right.
     middle = data["x_train"].mean(axis=0)
     data |= {name: data[name] - middle for name in ("x_train", "x_validation", "x_test")}
@@ -375,7 +376,7 @@ _CURVES = dict.fromkeys(("train_error", "train_loss", "test_error", "test_loss")
 def _net_sweeps(config: Config, key: Key) -> dict[str, partial]:
     steps = log_spaced_steps(config.mlp_steps, 24, first=10)
     training = TrainConfig(steps=config.mlp_steps, batch_size=config.mlp_batch, evaluate_at=steps)
-    pictures = _flat(_pictures(config.mlp_data, config.mlp_n, config), np.float32)
+    pictures = _flat(_pictures(config.mlp_data, "mlp_n", config.mlp_n, config), np.float32)
     found = {}
     for name, n, noise in (
         ("mlp", config.mlp_n, config.noise),
@@ -403,7 +404,7 @@ def _convolutional_sweep(config: Config, key: Key) -> partial:
     training = TrainConfig(
         steps=config.cnn_steps, batch_size=config.cnn_batch, evaluate_at=steps, evaluation_batch=1000
     )
-    pictures = _pictures(config.cnn_data, config.cnn_n, config)
+    pictures = _pictures(config.cnn_data, "cnn_n", config.cnn_n, config)
     return partial(
         sweep,
         partial(

@@ -99,8 +99,8 @@ class Config:
         numbers = {"seed": 0, "seeds": 2, "trials": 2, "batch": 1, "runs": 1, "levels": 1, "reference": 1,
                    "test_runs": 1, "n": 20, "validation_n": 20, "steps": 2, "train_batch": 1}  # fmt: skip
         command.check_numbers(self, numbers)
-        if not self.features or min(self.features) < 1 or len(self.features) > 3:
-            raise ValueError(f"features={self.features} must be one to three positive numbers of channels")
+        if not self.features or not all(1 <= size < 2**31 for size in self.features) or len(self.features) > 3:
+            raise ValueError(f"features={self.features} must be one to three positive numbers of channels below 2^31")
         if self.data not in _PICTURES:
             raise ValueError(f"data={self.data!r} must be among {', '.join(_PICTURES)}")
         for name in self.samplers:

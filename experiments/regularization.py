@@ -253,8 +253,8 @@ def _examples(config: Config) -> dict[str, np.ndarray]:
     pool = min(len(dataset.train.x) - config.validation_n, max(needed, 20_000))
     if needed > pool:
         raise command.BadInput(
-            f"{needed} training examples are more than the {max(pool, 0)} of {config.data} beside "
-            f"{config.validation_n} for validation"
+            f"n={config.n} and curve_n={config.curve_n}: {needed} training examples are more than the {max(pool, 0)} "
+            f"of {config.data} beside validation_n={config.validation_n}"
         )
     train, validation = stratified_split(dataset.train.y, [pool, config.validation_n], seed=config.seed)
     (test,) = stratified_split(dataset.test.y, [min(config.test_n, len(dataset.test.x))], seed=config.seed)

@@ -145,8 +145,8 @@ class Config:
         choose("data", self.data, ["digits", "mnist", "fashion_mnist"])
         choose("photographs", self.photographs, list(_PHOTOGRAPHS))
         for name in ("features", "hidden"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be one size at least, all positive")
+            if not getattr(self, name) or not all(1 <= size < 2**31 for size in getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)} must be one size at least, all positive, below 2^31")
         for name in ("n", "photo_n", "fine_n"):
             values = getattr(self, name)
             if len(values) < 2 or any(values[-1] % n for n in values):

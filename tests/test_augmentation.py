@@ -156,6 +156,7 @@ BAD = {
     "strength above 1": ({"strengths": (0.5, 2.0)}, "above 0 and up to 1"),
     "strength 0": ({"strengths": (0.0, 0.5)}, "above 0 and up to 1"),
     "no channels": ({"features": ()}, "features="),
+    "units beyond any": ({"hidden": (2**63,)}, "below 2\\^31"),
     "batch too large": ({"batch": 2000}, "must be at most 1000"),
     "one seed": ({"seeds": 1}, "seeds=1 must be at least 2"),
 }

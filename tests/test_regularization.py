@@ -268,7 +268,7 @@ def test_bad_options_are_one_sentence_and_exit_2(arguments, text, capsys):
 
 
 def test_more_examples_than_there_are():
-    with pytest.raises(command.BadInput, match="more than the 1038 of digits beside 400 for validation"):
+    with pytest.raises(command.BadInput, match="more than the 1038 of digits beside validation_n=400"):
         study.sweeps(study.Config(curve_n=(32, 2048)))
 
 
