@@ -21,6 +21,9 @@ from jax.typing import ArrayLike
 from nnjax.activations import absolute
 from nnjax.types import Array, floating
 
+_PADDING = 0
+"""The reserved token that fills a sequence up, as in `nnjax.data`."""
+
 
 def _pair(prediction: ArrayLike, target: ArrayLike, *, vectors: bool = False) -> tuple[jax.Array, jax.Array]:
     """Both as (n, k) of one floating dtype; outputs of further axes are laid side by side."""
@@ -308,6 +311,34 @@ def cross_entropy(prediction: ArrayLike, target: ArrayLike) -> Array:
     if by_label:
         return optax.softmax_cross_entropy_with_integer_labels(prediction, target)
     return optax.safe_softmax_cross_entropy(prediction, target)
+
+
+def token_cross_entropy(prediction: ArrayLike, target: ArrayLike) -> Array:
+    """Softmax cross-entropy of a sequence's tokens, mean over its steps, in nats; over log 2 it is bits a token.
+
+    Steps whose target is the padding, 0, do not count, whatever their logits. A sequence of padding alone costs 0, as
+    what fills up a batch should; give it no weight, or it lowers the mean. The mean over sequences of several lengths
+    is that over tokens only if each is weighted by its own number of them.
+
+    Args:
+      prediction: logits, (n, t, k).
+      target: integer labels, (n, t).
+
+    Returns:
+      (n,), finite for finite logits however large.
+    """
+    prediction, target = jnp.asarray(prediction), jnp.asarray(target)
+    if prediction.ndim != 3:
+        raise ValueError(f"prediction {prediction.shape} must be (n, t, k), a score for each class at each step")
+    if target.shape != prediction.shape[:2] or not jnp.issubdtype(target.dtype, jnp.integer):
+        raise ValueError(
+            f"target {target.shape} of {target.dtype} must be integer labels (n, t) for a prediction {prediction.shape}"
+        )
+    counts = target != _PADDING
+    # Logits that are not finite must not reach the gradient through a step that does not count.
+    scores = jnp.where(counts[:, :, None], floating(prediction), 0)
+    steps = cross_entropy(scores.reshape(-1, scores.shape[2]), target.reshape(-1)).reshape(target.shape)
+    return jnp.sum(jnp.where(counts, steps, 0), axis=1) / jnp.maximum(jnp.sum(counts, axis=1), 1).astype(steps.dtype)
 
 
 def kl_divergence(prediction: ArrayLike, target: ArrayLike) -> Array:

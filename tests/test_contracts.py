@@ -137,6 +137,7 @@ LOSSES = {
     "binary_cross_entropy": (_values(), np.eye(K, dtype=np.float32)[LABELS], np.ones(N, np.float32)),
     "cross_entropy": LABELLED,
     "kl_divergence": (np.full((N, K), 1 / K, np.float32), np.eye(K, dtype=np.float32)[LABELS], np.ones(N, np.float32)),
+    "token_cross_entropy": (_values((N, 4, K)), np.arange(4 * N).reshape(N, 4) % K, LABELS),
 }
 
 # name: y_true, y_pred or y_score, static keywords.

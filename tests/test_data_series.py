@@ -32,6 +32,18 @@ def test_the_horizon_moves_the_target_alone():
     assert len(x) == 4
 
 
+def test_targets_of_several_steps():
+    values = np.arange(10.0)[:, None] * np.array([1.0, 100.0])
+    x, y = windows(values, 3, horizon=2, steps=3)
+    assert (x.shape, y.shape) == ((4, 3, 2), (4, 3, 2))
+    for i in range(4):
+        np.testing.assert_array_equal(y[i], values[i + 4 : i + 7])
+    one, plain = windows(values, 3, steps=1), windows(values, 3)
+    np.testing.assert_array_equal(one.x, plain.x)
+    np.testing.assert_array_equal(one.y[:, 0], plain.y)
+    assert jax.jit(lambda v: windows(v, 2, steps=2))(jnp.arange(5.0)).y.shape == (2, 2, 1)
+
+
 def test_windows_trace():
     walks = jax.vmap(lambda key: windows(share_price(key, 20), 3).x)(jax.random.split(jax.random.key(0), 2))
     assert walks.shape == (2, 17, 3, 2)
@@ -46,6 +58,17 @@ def test_windows_trace():
         (np.arange(3.0), {"length": 1, "horizon": 0}, "horizon=0"),
         (np.array([1.0, np.nan, 2.0]), {"length": 1}, "must be finite"),
         (np.zeros((2, 2, 2)), {"length": 1}, r"values of shape \(2, 2, 2\)"),
+        (np.arange(3.0), {"length": 1, "steps": 0}, "steps=0 must be a whole number, at least 1"),
+        (np.arange(3.0), {"length": 1, "steps": 3}, "3 steps are too few for a window of 1 and a horizon of 1 for 3"),
+        (np.arange(9.0), {"length": 3.0}, "length=3.0 must be a whole number"),
+        (np.arange(9.0), {"length": 3, "horizon": 1.5}, "horizon=1.5 must be a whole number"),
+        (np.array(["1", "2", "3"]), {"length": 1}, r"values of shape \(3,\) and <U1 must be numbers"),
+        (np.array([1.0, None, 2.0]), {"length": 1}, r"values of shape \(3,\) and object must be numbers"),
+        (
+            np.array([[1.0, 2.0], [3.0, np.inf], [np.nan, 4.0]]),
+            {"length": 1},
+            r"step 1 of column 1 is inf; fill or leave out what is missing first \(2 in all\)",
+        ),
     ],
 )
 def test_impossible_windows_are_refused(values, options, text):
@@ -318,6 +341,16 @@ def test_windows_of_a_fold_by_hand():
     np.testing.assert_allclose(found.test.x[..., 0], np.array([[4.0, 6], [6, 100]]) / 6)
     np.testing.assert_allclose(found.test.y[:, 0], np.array([100.0, 7]) / 6)
     assert (found.scale.minimum, found.scale.span) == (0, 6)
+
+
+def test_targets_of_several_steps_stay_in_their_part():
+    values = np.arange(12.0)
+    found = fold_windows(values, Fold(slice(0, 6), slice(8, 12)), 2, steps=3, fit=lambda _: lambda x: x)
+    np.testing.assert_array_equal(found.train.y[..., 0], [[2, 3, 4], [3, 4, 5]])
+    np.testing.assert_array_equal(found.test.x[..., 0], [[6, 7], [7, 8]])
+    np.testing.assert_array_equal(found.test.y[..., 0], [[8, 9, 10], [9, 10, 11]])
+    scaled = fold_windows(values, Fold(slice(0, 6), slice(8, 12)), 2, steps=3)
+    np.testing.assert_allclose(scaled.scale.std * scaled.test.y + scaled.scale.mean, found.test.y, rtol=1e-6)
 
 
 def _numbered(t, options, length, horizon):

@@ -272,6 +272,74 @@ def test_the_worked_example():
     np.testing.assert_array_equal(losses.zero_one(scores, true), [1])
 
 
+# --- Tokens -----------------------------------------------------------------------------------------------------
+
+STEPS = 5
+TOKEN_LOGITS = RNG.normal(0, 3, (N, STEPS, K)).astype(np.float32)
+TOKENS = np.where(np.arange(STEPS)[None] < RNG.integers(1, STEPS + 1, N)[:, None], RNG.integers(1, K, (N, STEPS)), 0)
+
+
+def test_a_sequence_costs_the_mean_over_its_tokens():
+    logs = scipy.special.log_softmax(TOKEN_LOGITS.astype(float), axis=2)
+    expected = [
+        -np.mean([logs[i, j, TOKENS[i, j]] for j in range(STEPS) if TOKENS[i, j] != 0]) for i in range(N)
+    ]  # fmt: skip
+    np.testing.assert_allclose(losses.token_cross_entropy(TOKEN_LOGITS, TOKENS), expected, rtol=1e-5)
+    # Padding may stand anywhere, and its logits say nothing.
+    np.testing.assert_allclose(losses.token_cross_entropy(TOKEN_LOGITS[:, ::-1], TOKENS[:, ::-1]), expected, rtol=1e-5)
+    ruined = np.where(TOKENS[:, :, None] == 0, np.nan, TOKEN_LOGITS)
+    np.testing.assert_allclose(value(losses.token_cross_entropy, ruined, TOKENS), expected, rtol=1e-5)
+    full = RNG.integers(1, K, (N, STEPS))
+    flat = losses.cross_entropy(TOKEN_LOGITS.reshape(-1, K), full.reshape(-1)).reshape(N, STEPS)
+    np.testing.assert_allclose(losses.token_cross_entropy(TOKEN_LOGITS, full), flat.mean(1), rtol=1e-5)
+
+
+def test_gradients_of_tokens_are_softmax_minus_target():
+    counts = TOKENS != 0
+    shares = (counts / counts.sum(1, keepdims=True))[:, :, None]
+    expected = shares * (scipy.special.softmax(TOKEN_LOGITS.astype(float), axis=2) - np.eye(K)[TOKENS])
+    made = gradient(losses.token_cross_entropy, TOKEN_LOGITS, TOKENS)
+    np.testing.assert_allclose(made, expected, atol=1e-6)
+    ruined = np.where(TOKENS[:, :, None] == 0, np.inf, TOKEN_LOGITS)
+    np.testing.assert_allclose(gradient(losses.token_cross_entropy, ruined, TOKENS), expected, atol=1e-6)
+
+
+def test_tokens_cost_what_torch_says():
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.functional.cross_entropy(
+        torch.from_numpy(TOKEN_LOGITS.transpose(0, 2, 1).copy()), torch.from_numpy(TOKENS), ignore_index=0,
+        reduction="none",
+    )  # fmt: skip
+    expected = theirs.sum(1).numpy() / (TOKENS != 0).sum(1)
+    np.testing.assert_allclose(losses.token_cross_entropy(TOKEN_LOGITS, TOKENS), expected, rtol=1e-5)
+
+
+def test_a_sequence_of_padding_costs_nothing():
+    target = np.array([[0, 0, 0], [0, 2, 0]])
+    logits = np.zeros((2, 3, 4), np.float32)
+    np.testing.assert_allclose(value(losses.token_cross_entropy, logits, target), [0, np.log(4)], rtol=1e-6)
+    made = gradient(losses.token_cross_entropy, logits, target)
+    np.testing.assert_array_equal(made[0], 0)
+    np.testing.assert_allclose(made[1], [[0] * 4, [0.25, 0.25, -0.75, 0.25], [0] * 4], atol=1e-7)
+
+
+def test_a_token_that_is_no_class_is_nan():
+    for wrong in (-1, K):
+        target = np.array([[1, wrong], [1, 2]])
+        made = losses.token_cross_entropy(TOKEN_LOGITS[:2, :2], target)
+        np.testing.assert_array_equal(np.isnan(made), [True, False])
+
+
+def test_tokens_must_fit_their_logits():
+    for prediction, target, text in (
+        (LOGITS, LABELS, r"prediction \(40, 7\) must be \(n, t, k\)"),
+        (TOKEN_LOGITS, TOKENS[:, 1:], r"target \(40, 4\) of int64 must be integer labels \(n, t\)"),
+        (TOKEN_LOGITS, TOKENS.astype(np.float32), r"target \(40, 5\) of float32 must be integer labels \(n, t\)"),
+    ):
+        with pytest.raises(ValueError, match=text.replace("int64", "int(64|32)")):
+            losses.token_cross_entropy(prediction, target)
+
+
 def test_zero_one_is_scikit_learns():
     made = losses.zero_one(LOGITS, LABELS)
     assert set(np.unique(made)) == {0, 1}

@@ -179,6 +179,15 @@ def test_activations_other_than_tanh():
     assert (recurrent.rnn(*args, activation="relu")[0] >= 0).all()
 
 
+def test_an_activation_must_not_close_over_what_is_differentiated():
+    args = weights("rnn"), values(10, N, T, D)
+    scale = jnp.float32(0.5)
+    y, _ = recurrent.rnn(*args, activation=lambda z: jnp.tanh(scale * z))
+    assert y.shape == (N, T, H)
+    with pytest.raises(Exception, match="closed-over value"):
+        jax.grad(lambda a: recurrent.rnn(*args, activation=lambda z: jnp.tanh(a * z))[0].sum())(1.0)
+
+
 # Equations
 
 

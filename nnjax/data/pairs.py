@@ -50,8 +50,8 @@ class EncodedPairs(NamedTuple):
 
     Attributes:
         source: (n, s) int32, each sentence with its end.
-        target: (n, t) int32, each with its start and end: a decoder reads ``target[:, :-1]`` and foretells
-            ``target[:, 1:]``.
+        target: (n, t) int32, each with its end: what a decoder such as `nnjax.models.EncoderDecoder` foretells. It is
+            given the same array, and puts the start, 1, before it itself.
         places: (n,) int64, where among all the pairs each was.
     """
 
@@ -115,9 +115,11 @@ def encode_pairs(
 
     Args:
         pairs: n sentences and their translations.
-        source, target: a vocabulary for each side; may be the same.
-        longest: leave out pairs with more tokens on either side, start and end not counted; None keeps all.
-        unknown: as for `Vocabulary.encode`.
+        source, target: a vocabulary for each side; may be the same. Both are made from the training part alone, and
+            encode all parts.
+        longest: leave out pairs with more tokens on either side, the end not counted; None keeps all.
+        unknown: "mark" a token that its vocabulary does not hold with number 3, as other parts than that for training
+            need, or "raise", as `Vocabulary.encode` does if not told otherwise.
 
     Raises:
         ValueError: no pairs, sides of different lengths, a sentence without tokens, or nothing left.
@@ -127,11 +129,11 @@ def encode_pairs(
             f"{len(pairs.source)} source and {len(pairs.target)} target sentences must be as many, and some"
         )
     sources = [source.encode(text, end=True, unknown=unknown) for text in pairs.source]
-    targets = [target.encode(text, start=True, end=True, unknown=unknown) for text in pairs.target]
-    for side, texts, least in (("source", sources, 2), ("target", targets, 3)):
-        if empty := [place for place, ids in enumerate(texts) if len(ids) < least]:
+    targets = [target.encode(text, end=True, unknown=unknown) for text in pairs.target]
+    for side, texts in (("source", sources), ("target", targets)):
+        if empty := [place for place, ids in enumerate(texts) if len(ids) < 2]:
             raise ValueError(f"{side} sentence {empty[0]} is empty; leave out the pair")
-    lengths = np.array([(len(one) - 1, len(other) - 2) for one, other in zip(sources, targets, strict=True)])
+    lengths = np.array([(len(one) - 1, len(other) - 1) for one, other in zip(sources, targets, strict=True)])
     places = np.flatnonzero(lengths.max(axis=1) <= (lengths.max() if longest is None else longest))
     if not len(places):
         raise ValueError(f"longest={longest} leaves no pair; the shortest has {lengths.max(axis=1).min()} tokens")

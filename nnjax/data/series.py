@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import operator
 import os
 from collections.abc import Callable
 from functools import partial
@@ -59,7 +60,7 @@ class Windows(NamedTuple):
 
     Attributes:
         x: (n, length, c), the values of each window in order of time.
-        y: (n, c), the values ``horizon`` steps after the window's last.
+        y: (n, c), the values ``horizon`` steps after the window's last; (n, k, c), those of k steps from there on.
     """
 
     x: Array
@@ -96,7 +97,7 @@ def load_series(name: str, *, cache: CacheFolder = None) -> Series:
     return choose("series", name, _SERIES)(name, cache)
 
 
-def windows(values: Array, length: int, *, horizon: int = 1) -> Windows:
+def windows(values: Array, length: int, *, horizon: int = 1, steps: int | None = None) -> Windows:
     """All windows of ``length`` steps with the values ``horizon`` steps later, in order of time.
 
     Nothing in a window is later than its last step, and y is always later than that. Split them by time, all
@@ -106,27 +107,51 @@ def windows(values: Array, length: int, *, horizon: int = 1) -> Windows:
         values: (t, c) or (t,), the latter as one column; NumPy or JAX, may be traced.
         length: steps seen.
         horizon: steps ahead.
+        steps: how many steps in a row y holds, (n, steps, c), the first of them ``horizon`` ahead; None for that one
+            alone, (n, c).
 
     Returns:
-        `Windows` with n = t - length - horizon + 1.
+        `Windows` with n = t - length - horizon + 1, fewer by ``steps`` - 1.
 
     Raises:
-        ValueError: too few steps for one window, a length or horizon below 1, or values that are not finite (not
-            checked where traced).
+        ValueError: too few steps for one window, a length, horizon or steps that is no whole number from 1 on, or
+            values that are no numbers or not finite (not checked where traced).
     """
     values = values if isinstance(values, jax.Array) else np.asarray(values)
-    if values.ndim not in (1, 2):
-        raise ValueError(f"values of shape {values.shape} must be (t, c) or (t,)")
-    if length < 1 or horizon < 1:
-        raise ValueError(f"length={length} and horizon={horizon} must be at least 1")
-    n = len(values) - length - horizon + 1
+    if values.ndim not in (1, 2) or not (jnp.issubdtype(values.dtype, jnp.number) or values.dtype == bool):
+        raise ValueError(f"values of shape {values.shape} and {values.dtype} must be numbers (t, c) or (t,)")
+    length, horizon = _whole("length", length), _whole("horizon", horizon)
+    last = horizon + (0 if steps is None else _whole("steps", steps) - 1)
+    n = len(values) - length - last + 1
     if n < 1:
-        raise ValueError(f"{len(values)} steps are too few for a window of {length} and a horizon of {horizon}")
-    if not isinstance(values, jax.core.Tracer) and not np.isfinite(np.asarray(values)).all():
-        raise ValueError("values must be finite; fill or leave out what is missing first")
+        more = "" if steps is None else f" for {steps} of them"
+        raise ValueError(f"{len(values)} steps are too few for a window of {length} and a horizon of {horizon}{more}")
     values = values[:, None] if values.ndim == 1 else values
-    places = np.arange(n)[:, None] + np.arange(length)[None, :]
-    return Windows(values[places], values[length + horizon - 1 :])
+    _check_finite(values)
+    x = values[np.arange(n)[:, None] + np.arange(length)[None, :]]
+    if steps is None:
+        return Windows(x, values[length + horizon - 1 :])
+    return Windows(x, values[np.arange(n)[:, None] + np.arange(length + horizon - 1, length + last)[None, :]])
+
+
+def _whole(name: str, value: int) -> int:
+    """``value`` once it is known to be a whole number of at least 1."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+        raise ValueError(f"{name}={value!r} must be a whole number, at least 1")
+    return operator.index(value)
+
+
+def _check_finite(values: Array) -> None:
+    """Refuse values (t, c) that are known and not finite, and say where the first is."""
+    if isinstance(values, jax.core.Tracer):
+        return
+    wrong = ~np.isfinite(np.asarray(values))
+    if wrong.any():
+        step, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"values must be finite, and step {step} of column {column} is {values[step, column]}; fill or leave out "
+            f"what is missing first ({wrong.sum():,} in all)"
+        )
 
 
 def fill_forward(values: Array) -> Filled:

@@ -27,7 +27,7 @@ class FoldWindows(NamedTuple):
 
     Attributes:
         train: windows and targets inside the training part.
-        test: one window for every step of the test part.
+        test: one window for every step of the test part where one step is forecast.
         scale: what was fitted on the training part; ``y * scale.std + scale.mean`` undoes a `Standardizer`.
     """
 
@@ -74,6 +74,7 @@ def fold_windows(
     length: int,
     *,
     horizon: int = 1,
+    steps: int | None = None,
     fit: Callable[[Array], Scale] = fit_standardizer,
 ) -> FoldWindows:
     """Windows of one fold, as `windows` makes them, with the scale fitted on the training part alone.
@@ -86,10 +87,12 @@ def fold_windows(
         fold: from `walk_forward`, or one's own.
         length: steps seen.
         horizon: steps ahead.
+        steps: how many steps in a row a target holds, as for `windows`; None for one alone.
         fit: makes the scale from the training part's values (t_train, c); also `fit_min_max`.
 
     Returns:
-        `FoldWindows` with t_train - length - horizon + 1 windows to train on and t_test to test on.
+        `FoldWindows` with t_train - length - horizon + 1 windows to train on and t_test to test on, fewer by
+        ``steps`` - 1 each.
 
     Raises:
         ValueError: a training part that reaches into the test part, parts outside the series, too few steps, or values
@@ -102,9 +105,9 @@ def fold_windows(
     if train.stop > test.start:
         raise ValueError(f"training steps up to {train.stop} reach into the test steps from {test.start}")
     values = values[:, None] if values.ndim == 1 else values
-    past = windows(values[train.start : train.stop], length, horizon=horizon)
+    past = windows(values[train.start : train.stop], length, horizon=horizon, steps=steps)
     # The training part holds a whole window and its target, so the first test window lies inside the series.
-    future = windows(values[test.start - horizon - length + 1 : test.stop], length, horizon=horizon)
+    future = windows(values[test.start - horizon - length + 1 : test.stop], length, horizon=horizon, steps=steps)
     scale = fit(values[train.start : train.stop])
     return FoldWindows(_scaled(past, scale), _scaled(future, scale), scale)
 

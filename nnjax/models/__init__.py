@@ -107,6 +107,7 @@ _FILES = {
         "generate",
     ),
     "signals": ("LayerStatistics", "Signals", "layer_signals", "layer_statistics"),
+    "tokens": (),
     "translation": ("EncoderDecoder", "Joined", "Translation", "translate"),
     "vgg": ("VGG",),
     "watch": (),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from nnjax import activations
+from nnjax.recurrent.cells import function_of as function_of
 from nnjax.train import Network
 from nnjax.types import Array, Key, PyTree
 
@@ -19,19 +19,6 @@ from nnjax.types import Array, Key, PyTree
 def train_argument(model: nn.Module, train: bool) -> dict[str, Any]:
     """``train`` as a keyword, for a model that has it."""
     return {"train": train} if "train" in inspect.signature(type(model).__call__).parameters else {}
-
-
-def function_of(activation: Any) -> Callable[[Array], Array]:
-    """An activation given by its name or as a function.
-
-    Raises:
-      ValueError: an unknown name, or something else.
-    """
-    if isinstance(activation, str):
-        return activations.by_name(activation)
-    if not callable(activation):
-        raise ValueError(f"activation={activation!r} must be a function or a name in nnjax.activations")
-    return activation
 
 
 def init(model: nn.Module, key: Key, x: Array) -> tuple[PyTree, PyTree]:

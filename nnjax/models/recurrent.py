@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.core import FrozenDict
 
 from nnjax import initializers, recurrent
 from nnjax.models import parts
-from nnjax.models.linen import function_of
 from nnjax.naming import choose
 from nnjax.types import Array, Key, floating
 
@@ -24,26 +26,21 @@ class Recurrent(nn.Module):
 
     Attributes:
       units: size of the state, h.
-      activation: of a simple RNN: a function, or a name in `nnjax.activations`.
-      reset_after: of a GRU: whether the reset gate acts after the product with the recurrent weights, as in PyTorch
-        and Flax, with a "recurrent_bias"; False is the textbook cell.
       reverse: from each sequence's last step to its first; outputs stand at the places of their inputs.
       truncate: steps of truncated back-propagation through time; None goes all the way.
       kernel_init: of each gate's weights from the input, ``(key, shape, dtype)``.
       recurrent_init: of each gate's weights from the state.
       dtype: in which the layer computes; None: that of inputs and parameters.
 
-    Input (n, t, d), optional lengths (n,) and first state; output: (n, t, h), zero beyond a sequence's length, and the
-    state after its last step, (n, h), or the pair (h, c) of an LSTM.
+    Input (n, t, d), optional lengths (n,) and first state, which is cast to that dtype; output: (n, t, h), zero beyond
+    a sequence's length, and the state after its last step, (n, h), or the pair (h, c) of an LSTM.
 
     Raises (when initialized or applied):
       ValueError: inputs of other than three axes, without steps, or with another number of features than the parameters
-        are for; lengths outside 0 to t; units or truncate below 1; an unknown activation.
+        are for; lengths outside 0 to t; units or truncate below 1.
     """
 
     units: int
-    activation: str | Callable[[Array], Array] = "tanh"
-    reset_after: bool = False
     reverse: bool = False
     truncate: int | None = None
     kernel_init: Callable[..., Array] = xavier_uniform
@@ -65,15 +62,17 @@ class Recurrent(nn.Module):
         params, x = jax.tree.map(
             lambda a: a if self.dtype is None else a.astype(self.dtype), ([kernel, weights, *biases], x)
         )
+        dtype = jnp.result_type(x, *params)
+        initial = jax.tree.map(lambda a: jnp.asarray(a, dtype), initial)
         return self._sequence(params, x, initial, lengths)
 
     def step(self, state: Any, x: Array) -> Any:
         """The next state for the input (n, d) of one step."""
         return self(x[:, None], initial=state)[1]
 
-    def zeros(self, n: int, dtype: Any = jnp.float32) -> Any:
-        """The state of n sequences that have not begun."""
-        return jnp.zeros((n, self.units), dtype)
+    def zeros(self, n: int, dtype: Any = None) -> Any:
+        """The state of n sequences that have not begun; of the layer's dtype, or float32, if not of another."""
+        return jnp.zeros((n, self.units), dtype or self.dtype or jnp.float32)
 
     def _sequence(self, params: list[Array], x: Array, initial: Any, lengths: Any) -> tuple[Array, Any]:
         raise NotImplementedError
@@ -102,12 +101,18 @@ class Recurrent(nn.Module):
 
 
 class RNN(Recurrent):
-    """A simple recurrent layer (Elman, 1990); see `Recurrent` and `nnjax.recurrent.rnn`."""
+    """A simple recurrent layer (Elman, 1990); see `Recurrent` and `nnjax.recurrent.rnn`.
+
+    Attributes:
+      activation: a function, or a name in `nnjax.activations`; a ValueError if there is none of the name.
+    """
+
+    activation: str | Callable[[Array], Array] = "tanh"
 
     def _sequence(self, params: list[Array], x: Array, initial: Any, lengths: Any) -> tuple[Array, Any]:
         return recurrent.rnn(
             recurrent.RNNParams(*params), x, initial, lengths,
-            activation=function_of(self.activation), reverse=self.reverse, truncate=self.truncate,
+            activation=self.activation, reverse=self.reverse, truncate=self.truncate,
         )  # fmt: skip
 
 
@@ -119,9 +124,9 @@ class LSTM(Recurrent):
 
     gates = 4
 
-    def zeros(self, n: int, dtype: Any = jnp.float32) -> Any:
+    def zeros(self, n: int, dtype: Any = None) -> Any:
         """h and c of n sequences that have not begun."""
-        return (jnp.zeros((n, self.units), dtype),) * 2
+        return (super().zeros(n, dtype),) * 2
 
     def _sequence(self, params: list[Array], x: Array, initial: Any, lengths: Any) -> tuple[Array, Any]:
         return recurrent.lstm(
@@ -133,7 +138,14 @@ class LSTM(Recurrent):
 
 
 class GRU(Recurrent):
-    """A layer of gated recurrent units; see `Recurrent` and `nnjax.recurrent.gru`."""
+    """A layer of gated recurrent units; see `Recurrent` and `nnjax.recurrent.gru`.
+
+    Attributes:
+      reset_after: whether the reset gate acts after the product with the recurrent weights, as in PyTorch and Flax,
+        with a "recurrent_bias"; False is the textbook cell.
+    """
+
+    reset_after: bool = False
 
     gates = 3
 
@@ -161,7 +173,42 @@ def cell_of(name: str) -> type[Recurrent]:
     return choose("cell", name, CELLS)
 
 
-class Bidirectional(nn.Module):
+def layer_of(cell: str, units: int, options: Mapping[str, Any], **own: Any) -> Recurrent:
+    """A layer by its cell's name, with further attributes of it.
+
+    Raises:
+      ValueError: there is no such cell, or the cell has no such option.
+    """
+    layer = cell_of(cell)
+    known = {field.name for field in dataclasses.fields(layer)} - {"units", "name", "parent", *own}
+    for name in options:
+        choose(f"option of {cell!r}", name, sorted(known))
+    return layer(units, **options, **own)
+
+
+def sizes(units: Any) -> tuple[int, ...]:
+    """``units`` of several layers, once they are known to be whole numbers.
+
+    Raises:
+      ValueError: no sequence, an empty one, or a number below 1.
+    """
+    if not isinstance(units, tuple | list):
+        raise ValueError(f"units={units!r} must be a tuple with the size of each layer")
+    if not units:
+        raise ValueError("units=() must name at least one layer")
+    return parts.counts("units", units)
+
+
+class Options(nn.Module):
+    """A module whose attribute ``options`` cannot change, so that it can be compared, hashed and a static argument."""
+
+    def __post_init__(self) -> None:
+        """Freeze them before Flax takes over."""
+        object.__setattr__(self, "options", FrozenDict(getattr(self, "options", None) or {}))
+        super().__post_init__()
+
+
+class Bidirectional(Options):
     """Two layers, one in each direction, outputs side by side (Schuster and Paliwal, 1997).
 
     Attributes:
@@ -173,23 +220,26 @@ class Bidirectional(nn.Module):
     after the last step of each direction. Layers "forward" and "backward".
 
     Raises (when initialized or applied):
-      ValueError: an unknown cell, and as the layers.
+      ValueError: an unknown cell or option (``reverse`` is none here), other than two first states, and as the layers.
     """
 
     cell: str
     units: int
-    options: Any = None
+    options: Mapping[str, Any] = FrozenDict()
 
     @nn.compact
     def __call__(self, x: Array, lengths: Array | None = None, initial: Any = None) -> tuple[Array, Any]:
-        layer, options = cell_of(self.cell), dict(self.options or {})
-        first, second = (None, None) if initial is None else initial
-        ahead, final = layer(self.units, **options, name="forward")(x, lengths, first)
-        back, begin = layer(self.units, **options, reverse=True, name="backward")(x, lengths, second)
+        first, second = _states(initial, 2, "one a direction")
+        layers = [
+            layer_of(self.cell, self.units, self.options, reverse=back, name=name)
+            for back, name in ((False, "forward"), (True, "backward"))
+        ]
+        ahead, final = layers[0](x, lengths, first)
+        back, begin = layers[1](x, lengths, second)
         return jnp.concatenate([ahead, back], 2), (final, begin)
 
 
-class Stacked(nn.Module):
+class Stacked(Options):
     """Recurrent layers on top of one another, with dropout between them (Zaremba et al., 2014).
 
     Attributes:
@@ -203,30 +253,35 @@ class Stacked(nn.Module):
     of all after their last step. Layers "layer_0", ...
 
     Raises (when initialized or applied):
-      ValueError: an unknown cell, no layers, a dropout outside [0, 1], and as the layers.
+      ValueError: an unknown cell or option, no layers, a dropout outside [0, 1], another number of first states than of
+        layers, and as the layers.
     """
 
     cell: str
     units: tuple[int, ...]
     bidirectional: bool = False
     dropout: Array | float = 0.0
-    options: Any = None
+    options: Mapping[str, Any] = FrozenDict()
 
     @nn.compact
     def __call__(
         self, x: Array, lengths: Array | None = None, initial: Any = None, train: bool = False
     ) -> tuple[Array, tuple]:
-        units, finals = parts.counts("units", self.units), []
-        layer, options = cell_of(self.cell), dict(self.options or {})
-        if not units:
-            raise ValueError("units=() must name at least one layer")
-        for number, size in enumerate(units):
+        units, finals = sizes(self.units), []
+        for number, (size, first) in enumerate(zip(units, _states(initial, len(units), "one a layer"), strict=True)):
             if number:
                 x = parts.dropout(self, x, self.dropout, train)
-            first, name = None if initial is None else initial[number], f"layer_{number}"
-            if self.bidirectional:
-                x, final = Bidirectional(self.cell, size, options, name=name)(x, lengths, first)
-            else:
-                x, final = layer(size, **options, name=name)(x, lengths, first)
+            name, layer = f"layer_{number}", Bidirectional if self.bidirectional else layer_of
+            x, final = layer(self.cell, size, self.options, name=name)(x, lengths, first)
             finals.append(final)
         return x, tuple(finals)
+
+
+def _states(initial: Any, count: int, what: str) -> tuple:
+    """The first states, ``count`` of them, or as many None."""
+    if initial is None:
+        return (None,) * count
+    if not isinstance(initial, tuple | list) or len(initial) != count:
+        found = f"{len(initial)} of them" if isinstance(initial, tuple | list) else f"an array of {np.shape(initial)}"
+        raise ValueError(f"initial must be a tuple of {count} states, {what}; there is {found}")
+    return tuple(initial)

@@ -28,10 +28,11 @@ def rnn(
     Args:
       params: weights.
       x: inputs, `(n, t, d)`.
-      initial: first state, `(n, h)`; zeros if None.
+      initial: first state, `(n, h)`; zeros if None. Weights, x and state are promoted to one dtype.
       lengths: steps of each sequence, `(n,)` integers from 0 to t; all t if None. Beyond them the state is kept and
         outputs are zero.
-      activation: a function, or a name in `nnjax.activations`.
+      activation: a function, or a name in `nnjax.activations`. A function should be the same one at every call, since
+        each new one is compiled anew. It must not close over arrays that are differentiated or otherwise traced.
       reverse: from each sequence's last step to its first; outputs stand at the places of their inputs.
       truncate: gradients are not carried back into a state from steps k, 2k, ... on (truncated back-propagation
         through time; Williams and Peng, 1990), counted in the order in which the steps of the array are run; None
