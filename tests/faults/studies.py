@@ -24,6 +24,10 @@ TINY = {
         "--starts 4.0 --percolation-seeds 24 --percolation-epochs 40 --online-rates 0.2 --vanishing-depths 2 3 "
         "--vanishing-width 20 --vanishing-seeds 2 --spreads 0.0 0.001 --symmetry-epochs 20"
     ),
+    "char_rnn": (
+        "--length 400 --letters 3 --seeds 2 --rates 0.01 0.1 --parameters 120 --embedding 2 --streams 4 --steps 5 "
+        "--updates 4 --evaluations 2 --order 3 --reach 4 --windows 3 --temperatures 0.5 1.0 --sample 12"
+    ),
     "double_descent": (
         "--linear-n 20 --linear-draws 4 --spherical-draws 2 --features-n 20 --features-kinds relu --features-spacing "
         "0.5 --features-seeds 2 --samples-width 20 --samples-seeds 2 --mlp-n 200 --mlp-smaller-n 100 --mlp-widths 2 4 "
@@ -32,6 +36,9 @@ TINY = {
     "first_programs": (
         "--iris-seeds 2 --iris-epochs 5 --arrays-seeds 2 --arrays-steps 5 --negation-seeds 2 --negation-epochs 2 "
         "--xor-seeds 2 --xor-epochs 10 --walk-seeds 2 --walk-days 40 --prices-steps 5 --sentiment-seeds 2"
+    ),
+    "forecasting": (
+        "--series cycle walk --length 60 --folds 2 --seeds 2 --rates 0.01 --units 3 --steps 4 --batch 8 --evaluations 2"
     ),
     "hyperparameter_search": (
         "--samplers random bayesian --seeds 2 --trials 10 --batch 5 --reference 20 --test-runs 1 --n 40 "
