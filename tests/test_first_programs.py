@@ -73,6 +73,7 @@ BAD = {
     "empty preset": (["--preset", ""], "unknown preset '' (allowed: quick"),
     "a word too many": (["--apple", "x"], "unrecognized x after --apple"),
     "an empty word too many": (["--apple", ""], "unrecognized empty word after --apple"),
+    "a bar too many": (["--apple", "|"], "unrecognized | after --apple"),
 }
 
 
