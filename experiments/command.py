@@ -201,8 +201,8 @@ def _value_of(option: str, argv: list[str]) -> str | None:
 
 def _first_sentence(box: str) -> str:
     """The message inside the frame that tyro draws, of box characters or, where those cannot be written, of dashes."""
-    # One bar at either end: a bar further in is what was given.
-    lines = [re.sub(r"^\s*[│|]|[│|]\s*$", "", line).strip() for line in box.splitlines()]
+    # Bars at both ends are the frame's; any other was given.
+    lines = [re.sub(r"^\s*([│|])(.*)\1\s*$", r"\2", line).strip() for line in box.splitlines()]
     rules = [place for place, line in enumerate(lines) if line.startswith(("─", "╭", "╰", "---"))]
     inner = lines[rules[0] + 1 : rules[1]] if len(rules) > 1 else []
     return " ".join(" ".join(inner).split()) or "the options could not be read; --help lists them"
