@@ -19,7 +19,7 @@ SECONDS = 5.0
 
 
 def stop(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) -> Iterator[Case]:
-    """Signals by turns at a random time; of each study every third case runs the printed command and compares.
+    """Signals by turns at a random time; of each study every second case runs the printed command and compares.
 
     One in five is ``python -m`` from nothing, stopped also while Python imports.
     """
@@ -67,8 +67,8 @@ def stop(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]) -> 
 
 def kind(numbers: Sequence[int], number: int) -> tuple[signal.Signals, bool]:
     """Which signal a case sends, and whether it runs the command that is printed: all four by turns in every study."""
-    sixth = turn(numbers, number, 6)
-    return (signal.SIGINT, signal.SIGTERM)[sixth % 2], sixth < 2
+    fourth = turn(numbers, number, 4)
+    return (signal.SIGINT, signal.SIGTERM)[fourth % 2], fourth < 2
 
 
 ROWS = [
