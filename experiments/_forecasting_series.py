@@ -154,7 +154,7 @@ def _loaded(name: str, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray, n
 def _years(series: Series) -> np.ndarray:
     """Times as years and their parts."""
     start = series.times.astype("datetime64[Y]")
-    length = (start + 1).astype("datetime64[h]") - start.astype("datetime64[h]")
+    length = (start + np.timedelta64(1, "Y")).astype("datetime64[h]") - start.astype("datetime64[h]")
     return start.astype(int) + 1970 + (series.times.astype("datetime64[h]") - start.astype("datetime64[h]")) / length
 
 
