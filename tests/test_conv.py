@@ -179,6 +179,28 @@ def test_shapes_with_their_own_path(shape, padding):
         )
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel", "given"),
+    [
+        ((40, 13, 11, 3), (3, 2), {"padding": "SAME"}),
+        ((200, 13, 11, 1), (3, 3), {"padding": ((3, 0), (1, 2))}),
+        ((90, 14, 12, 2), (4, 3), {"stride": (2, 1), "padding": ((1, 2), (0, 1))}),
+        ((250, 12, 12, 2), (3, 3), {"stride": (3, 2)}),  # the last rows are in no window
+        ((90, 12, 10, 2), (3, 3), {"dilation": (2, 3), "padding": ((4, 2), (3, 3))}),
+        ((2, 3, 9, 200), (8, 5), {"padding": ((5, 6), (2, 2))}),  # some rows of the kernel meet only padding
+    ],
+)
+def test_sums_of_very_many_terms_are_cut_rightly(shape, kernel, given):
+    def ours(x, k):
+        return conv.conv2d(x, k, **given)
+
+    with jax.enable_x64(True):
+        x, k = normal(1, shape, jnp.float64), normal(2, (*kernel, shape[3], 4), jnp.float64)
+        y = jax.eval_shape(ours, x, k)
+        assert max(np.prod(y.shape[:3]), np.prod(k.shape[:3])) > conv._TERMS  # else nothing is cut
+        assert_same_with_gradients(ours, lambda x, k: reference(x, k, **given), x, k, 1e-12)
+
+
 def test_second_derivative():
     x, kernel = normal(0, (2, 7, 8, 3)), normal(1, (3, 3, 3, 4))
 
