@@ -1,6 +1,5 @@
 """The initialisation study's panels inputs, zero, signals and histograms: lanes, theory, report and figures."""
 
-from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 
@@ -28,25 +27,14 @@ RNG = np.random.default_rng(0)
 DATA = {"x_train": RNG.normal(size=(60, 7)).astype(np.float32), "y_train": np.arange(60) % 10}
 
 
-@contextmanager
-def unoptimized():
-    """Without the compiler's optimizations, which take longer than running nets this small."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture(scope="module")
-def tree():
+def tree(unoptimized):
     with unoptimized():
         groups = {name: call() for name, call in signals.sweeps(TINY, DATA, jax.random.key(0)).items()}
         return xr.DataTree.from_dict(signals.with_theory(groups, TINY))
 
 
-def _other(tree, **changes):
+def _other(tree, unoptimized, **changes):
     """The tree with another signals panel."""
     config = SimpleNamespace(**(vars(TINY) | changes))
     with unoptimized():
@@ -163,8 +151,8 @@ def test_figures_are_made_from_what_a_folder_holds(tree, tmp_path):
 # Other activations and schemes
 
 
-def test_what_was_chosen_is_all_that_is_computed_drawn_and_reported(tree):
-    chosen = _other(tree, activations=("sin", "relu"), schemes=("glorot_normal", "orthogonal"))
+def test_what_was_chosen_is_all_that_is_computed_drawn_and_reported(tree, unoptimized):
+    chosen = _other(tree, unoptimized, activations=("sin", "relu"), schemes=("glorot_normal", "orthogonal"))
     panel = chosen["signals"].to_dataset()
     assert list(panel["activation"].values) == ["sin", "relu"]
     assert list(panel["scheme"].values) == ["xavier_normal", "orthogonal"]
@@ -191,8 +179,8 @@ def test_what_was_chosen_is_all_that_is_computed_drawn_and_reported(tree):
     assert [text.get_text() for text in legend.get_texts()] == ["Xavier = LeCun, normal", "orthogonal", "mean field"]
 
 
-def test_a_slope_of_zero_everywhere_gives_a_gradient_of_zero_that_is_said(tree, tmp_path):
-    chosen = _other(tree, activations=("step",), schemes=("lecun_normal",), signal_depth=4)
+def test_a_slope_of_zero_everywhere_gives_a_gradient_of_zero_that_is_said(tree, unoptimized, tmp_path):
+    chosen = _other(tree, unoptimized, activations=("step",), schemes=("lecun_normal",), signal_depth=4)
     panel = chosen["signals"].to_dataset()
     assert not panel["diverged"].any()
     gradient = panel["log_gradient"].transpose("seed", "activation", "scheme", "layer").values
@@ -210,7 +198,7 @@ def test_a_slope_of_zero_everywhere_gives_a_gradient_of_zero_that_is_said(tree, 
     assert "exactly 0 below layer 4" in [text.get_text() for text in made["signals_backward"].axes[0].texts]
 
 
-def test_a_net_that_falls_silent_has_no_nan():
+def test_a_net_that_falls_silent_has_no_nan(unoptimized):
     """Of two ReLUs a layer, all are off sooner or later; biases then speak alone."""
     lane = partial(signals.signals_lane, depth=40, width=2, inputs=4, activations=("relu", "threshold"))
     with unoptimized():
