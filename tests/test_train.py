@@ -129,6 +129,18 @@ def test_evaluation_in_batches_is_exact():
     np.testing.assert_allclose(runs[0].history["test_loss"][-1], expected, rtol=1e-4)
 
 
+def test_splits_that_nobody_reads_are_not_evaluated():
+    data = {"train": _problem(n=11), "validation": _problem(n=9, seed=2), "test": _problem(n=9, seed=3)}
+    every, some = (
+        make_train(LINEAR, _half_squared, _sgd, Config(steps=3, evaluate=names, select="validation_loss"))
+        for names in (None, ("validation",))
+    )
+    all_of_it, result = (run(jax.random.key(0), {"lr": 0.1}, data) for run in (every, some))
+    assert sorted(result.history) == ["running_loss", "step", "validation_loss"]
+    np.testing.assert_array_equal(result.history["validation_loss"], all_of_it.history["validation_loss"])
+    np.testing.assert_array_equal(result.params["w"], all_of_it.params["w"])
+
+
 def _overfitting():
     """A run whose validation loss falls, then rises: validation follows another weight vector."""
     x, y = _problem(n=8, d=8)
@@ -466,6 +478,7 @@ def test_bad_configuration_is_named(fields, message):
         (Config(steps=2), {"test": _problem()}, "split named 'train'"),
         (Config(steps=2), {"train": (np.ones((3, 3)), np.ones(2))}, "different lengths"),
         (Config(steps=2, select="validation_loss"), {"train": _problem()}, "must be one of train_loss"),
+        (Config(steps=2, evaluate=("dev",)), {"train": _problem()}, "names 'dev'; the splits are train"),
     ],
 )
 def test_bad_data_is_named(config, data, message):

@@ -103,7 +103,7 @@ def fit_stream(
     """
     if segments < 1:
         raise ValueError(f"segments={segments} must be a positive integer")
-    data = dict(data or {})
+    data = train._evaluated(data or {})
     arrays = {name: split for name, split in data.items() if not isinstance(split, Stream)}
     check_lengths(arrays)
     train = dataclasses.replace(train, network=of_bytes(train.network))

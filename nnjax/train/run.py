@@ -12,7 +12,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,8 @@ __all__ = [
     "Augment", "Best", "Config", "Network", "PerExample", "Result", "State", "Train", "balanced_class_weights",
     "log_spaced_steps", "make_train", "order_key", "predict",
 ]  # fmt: skip
+
+_Split = TypeVar("_Split")
 
 PerExample = Callable[[Array, Array], Array]
 """``(prediction, target) -> (n,)``."""
@@ -60,6 +62,8 @@ class Config:
         normalization sees it filled up with repeated examples, which carry no loss) or ``drop``.
       evaluate_every: evaluate every so many steps, and at the end; default once an epoch.
       evaluate_at: evaluate after these steps instead (0 is the start), ascending; see `log_spaced_steps`.
+      evaluate: names of the splits that are evaluated; None is all of them. A large training split whose scores nobody
+        reads is better left out.
       evaluation_batch: examples at once in evaluation; None is a whole split.
       accumulate: split every batch into so many parts and add their gradients: the update of the whole
         batch in the memory of a part. Must divide the batch size.
@@ -77,6 +81,7 @@ class Config:
     remainder: str = "keep"
     evaluate_every: int | None = None
     evaluate_at: tuple[int, ...] | None = None
+    evaluate: tuple[str, ...] | None = None
     evaluation_batch: int | None = None
     accumulate: int = 1
     select: str | None = None
@@ -226,8 +231,8 @@ class Train:
     """A run made by `make_train`: call it, or take it step by step with ``start``, ``advance``, ``finish``.
 
     ``data`` is a dict of splits, each ``(x, y)`` or ``(x, y, weight)`` with x (n, ...), y (n, ...), weight (n,);
-    ``train`` is trained on, and all splits are evaluated. ``hparams`` is any pytree that optimizer rule and
-    penalty read.
+    ``train`` is trained on, and all splits are evaluated if the configuration names none. ``hparams`` is any pytree
+    that optimizer rule and penalty read.
     """
 
     network: Network
@@ -256,7 +261,7 @@ class Train:
         """The state before the first update."""
         schedule, data = self._schedule(data), jax.tree.map(jnp.asarray, data)
         order = None if schedule.batch == schedule.n else jnp.arange(schedule.n, dtype=jnp.int32)
-        state = self._begin(key, hparams, data["train"][0][:1], data, schedule)._replace(order=order)
+        state = self._begin(key, hparams, data["train"][0][:1], self._evaluated(data), schedule)._replace(order=order)
         return self._evaluate(state, data) if schedule.at_start else state
 
     def _begin(self, key: Key, hparams: Any, x: Array, splits: Iterable[str], schedule: Schedule) -> State:
@@ -425,9 +430,16 @@ class Train:
 
     # Evaluation
 
+    def _evaluated(self, data: Mapping[str, _Split]) -> dict[str, _Split]:
+        """Those of the splits that are evaluated."""
+        names = self.config.evaluate if self.config.evaluate is not None else data
+        if missing := [name for name in names if name not in data]:
+            raise ValueError(f"evaluate={self.config.evaluate} names {missing[0]!r}; the splits are {', '.join(data)}")
+        return {name: data[name] for name in names}
+
     def _evaluate(self, state: State, data: Mapping[str, tuple]) -> State:
         scores: dict[str, Array] = {}
-        for split, arrays in data.items():
+        for split, arrays in self._evaluated(data).items():
             values = self._metrics(state.params, state.stats, arrays)
             scores |= {f"{split}_{metric}": value for metric, value in values.items()}
         return self._recorded(state, scores)
