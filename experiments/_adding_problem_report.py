@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments._adding_problem_lanes import CELLS
 from nnjax.results import Row
-from nnjax.statistics import t_interval
+from nnjax.statistics import interval_verdict, t_interval
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -80,10 +80,10 @@ def _error(panel: xr.Dataset, cell: str, *, claimed: bool) -> Row:
     tolerance = "-"
     if words == "stays near guessing":
         tolerance = f"at least {UNLEARNED:g}"
-        said = "holds" if interval.low >= UNLEARNED else "fails" if interval.high < UNLEARNED else "open"
+        said = interval_verdict(interval, above=UNLEARNED)
     elif words == "carries the sum":
         tolerance = f"below {LEARNED:g}"
-        said = "holds" if interval.high < LEARNED else "fails" if interval.low >= LEARNED else "open"
+        said = interval_verdict(interval, below=LEARNED)
     return Row(
         f"T = {panel.attrs['length']}, {cell}: {words}", f"mean squared error (guessing {GUESSING:.3f}), rate {rate:g}",
         f"{found.mean():.4g}; {solved}", _interval(interval), len(found), "-", _OWN, tolerance, said,
@@ -98,13 +98,12 @@ def _left(panel: xr.Dataset, cell: str) -> Row:
     """At the start: what is left at the first step for the simple net against a gated one, by seed."""
     simple, gated = (gradient(panel, each, "start")[:, 0] for each in (SIMPLE, cell))
     gap = t_interval(simple - gated)
-    said = "holds" if gap.high < 0 else "fails" if gap.low > 0 else "open"
     return Row(
         f"T = {panel.attrs['length']}: untrained, less of the gradient reaches the first step of the {SIMPLE} than of "
         f"the {cell}",
         "log10 of what is left, difference by seed",
         f"{gap.mean:.1f} ({simple.mean():.1f} against {gated.mean():.1f})", _interval(gap), len(simple), "-",
-        "Pascanu et al. (2013), direction", "interval excludes 0", said,
+        "Pascanu et al. (2013), direction", "interval excludes 0", interval_verdict(gap, below=0),
     )  # fmt: skip
 
 
@@ -112,10 +111,9 @@ def _reaches(panel: xr.Dataset, cell: str) -> Row:
     """After training: what is left at the first step, against the start."""
     start, end = (gradient(panel, cell, when)[:, 0] for when in ("start", "end"))
     gap = t_interval(end - start)
-    said = "holds" if gap.low > 0 else "fails" if gap.high < 0 else "open"
     return Row(
         f"T = {panel.attrs['length']}, {cell}: training lets more of the gradient reach the first step",
         "log10 of what is left, difference by seed",
         f"{gap.mean:+.1f} ({end.mean():.1f} against {start.mean():.1f})", _interval(gap), len(start), "-", _OWN,
-        "interval excludes 0", said,
+        "interval excludes 0", interval_verdict(gap, above=0),
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnjax.results import Row
-from nnjax.statistics import t_interval, verdict
+from nnjax.statistics import interval_verdict, t_interval, verdict
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -53,7 +53,7 @@ def _own(
     if len(gap) < 2:
         return Row(claim, quantity, "too few seeds have it", "-", len(gap), published, source, tolerance, "open")
     interval = t_interval(gap)
-    said = "holds" if interval.high < 0 else "fails" if interval.low > 0 else "open"
+    said = interval_verdict(interval, below=0)
     return Row(claim, quantity, measured, str(interval), len(gap), published, source, tolerance, said)
 
 

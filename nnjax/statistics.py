@@ -75,6 +75,23 @@ def share_interval(count: int, n: int, level: float = 0.95) -> Interval:
     return Interval(np.asarray(count / n), np.asarray(low), np.asarray(high))
 
 
+def interval_verdict(interval: Interval, *, above: float = -np.inf, below: float = np.inf) -> str:
+    """Whether a quantity lies between two limits, by its interval.
+
+    ``holds`` when the whole interval lies between them, ``fails`` when it lies beyond one of them (or just reaches it),
+    else ``open``, as where there is no interval (NaN).
+
+    Raises:
+      ValueError: no limit, or one that is not below the other.
+    """
+    if not above < below or (above == -np.inf and below == np.inf):
+        raise ValueError(f"above={above} and below={below}: give one limit, or two of which above is the lower")
+    low, high = float(interval.low), float(interval.high)
+    if above < low and high < below:
+        return "holds"
+    return "fails" if low >= below or high <= above else "open"
+
+
 def standard_error(samples: Array, axis: int = 0) -> Array:
     """Standard error of the mean along ``axis``; NaN for a single sample."""
     samples = np.asarray(samples, float)

@@ -92,7 +92,10 @@ def test_the_walk_has_the_moments_it_should():
     assert prices[0, 0] == pytest.approx(100, rel=0.1)
 
 
-@pytest.mark.parametrize(("options", "text"), [({"days": 0}, "days=0"), ({"overnight": 1.5}, "overnight=1.5")])
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"days": 0}, "days=0"), ({"days": 2.5}, "days=2.5"), ({"overnight": 1.5}, "overnight=1.5")],
+)
 def test_an_impossible_walk_is_refused(options, text):
     with pytest.raises(ValueError, match=text):
         share_price(jax.random.key(0), **({"days": 5} | options))
@@ -426,10 +429,16 @@ def test_windows_of_a_fold_trace():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"t": 9, "folds": 0, "test": 1}, "folds=0 must be at least 1"),
-        ({"t": 9, "folds": 1, "test": 0}, "test=0 must be at least 1"),
-        ({"t": 9, "folds": 1, "test": 1, "gap": -1}, "gap=-1 must be at least 0"),
-        ({"t": 9, "folds": 1, "test": 1, "train": 0}, "train=0 must be at least 1"),
+        ({"t": 9, "folds": 0, "test": 1}, "folds=0 must be a whole number, at least 1"),
+        ({"t": 9, "folds": 1, "test": 0}, "test=0 must be a whole number, at least 1"),
+        ({"t": 9, "folds": 1, "test": 1, "gap": -1}, "gap=-1 must be a whole number, at least 0"),
+        ({"t": 9, "folds": 1, "test": 1, "train": 0}, "train=0 must be a whole number, at least 1"),
+        ({"t": 9.0, "folds": 1, "test": 1}, "t=9.0 must be a whole number, at least 1"),
+        ({"t": 9, "folds": 2.0, "test": 1}, "folds=2.0 must be a whole number, at least 1"),
+        ({"t": 20, "folds": 1, "test": 10.5}, "test=10.5 must be a whole number, at least 1"),
+        ({"t": 9, "folds": 1, "test": True}, "test=True must be a whole number, at least 1"),
+        ({"t": 9, "folds": 1, "test": 1, "gap": 1.5}, "gap=1.5 must be a whole number, at least 0"),
+        ({"t": 9, "folds": 1, "test": 1, "train": 3.0}, "train=3.0 must be a whole number, at least 1"),
         (
             {"t": 9, "folds": 2, "test": 3, "gap": 1, "train": 3},
             "t=9 steps are too few for folds=2 of test=3 after a gap of 1 and 3 of training",

@@ -23,7 +23,7 @@ class Memory(dict):
 
     def __init__(self, saves=10**9):
         super().__init__()
-        self.left = saves
+        self.left, self.facts = saves, {}
 
     def load(self, identity):
         return self.get(identity)
@@ -33,6 +33,7 @@ class Memory(dict):
             raise KeyboardInterrupt
         self.left -= 1
         self[identity] = {name: np.array(value) for name, value in arrays.items()}
+        self.facts[identity] = facts
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,6 +97,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tiny):
     found = study._group(panel, pictures, key, store, again)
     assert 10**9 - store.left == 3 + 7, "the first seed had one epoch to go"
     assert found.attrs["seconds"] == pytest.approx(sum(each.sum() for each in store["clock"].values()))
+    # The seconds of all chunks together, which the report calls running, count no epoch twice.
+    measuring = [store.facts[f"seed{seed}"]["seconds"] for seed in range(2)]
+    assert store.facts["clock"]["seconds"] == pytest.approx(found.attrs["seconds"])
+    assert 0 < sum(measuring) < again.seconds["run"] - store["clock"]["seed1-state"].sum() + 1e-6
     assert again.counts["chunks"] == 2
     assert results.digest(xr.DataTree(found)) == results.digest(xr.DataTree(tiny["digits_lenet"].to_dataset()))
     untouched = Monitor()

@@ -10,6 +10,7 @@ from nnjax.statistics import (
     Interval,
     Peak,
     interior_peak,
+    interval_verdict,
     resampled_t_interval,
     share_interval,
     standard_error,
@@ -65,6 +66,41 @@ def test_missing_samples_are_not_hidden():
 def test_an_interval_is_written_with_four_digits():
     assert str(Interval(0.5, 0.123456, 1234.56)) == "[0.1235, 1235]"
     assert str(t_interval([1.0])) == "[nan, nan]"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "limits", "word"),
+    [
+        (0.1, 0.4, {"below": 0.5}, "holds"),
+        (0.1, 0.5, {"below": 0.5}, "open"),  # a limit that is reached is not kept
+        (0.4, 0.6, {"below": 0.5}, "open"),
+        (0.5, 0.6, {"below": 0.5}, "fails"),
+        (0.6, 0.7, {"below": 0.5}, "fails"),
+        (0.1, 0.4, {"above": 0.0}, "holds"),
+        (0.0, 0.4, {"above": 0.0}, "open"),
+        (-0.1, 0.4, {"above": 0.0}, "open"),
+        (-0.4, 0.0, {"above": 0.0}, "fails"),
+        (0.0, 0.0, {"above": 0.0}, "fails"),  # equal in every sample
+        (-0.4, -0.1, {"above": 0.0}, "fails"),
+        (-0.4, 0.4, {"above": -0.5, "below": 0.5}, "holds"),
+        (-0.6, 0.4, {"above": -0.5, "below": 0.5}, "open"),
+        (-0.6, 0.6, {"above": -0.5, "below": 0.5}, "open"),
+        (-0.7, -0.5, {"above": -0.5, "below": 0.5}, "fails"),
+        (0.5, 0.7, {"above": -0.5, "below": 0.5}, "fails"),
+        (np.nan, np.nan, {"below": 0.5}, "open"),
+        (np.nan, np.nan, {"above": -0.5, "below": 0.5}, "open"),
+    ],
+)
+def test_verdicts_of_an_interval(low, high, limits, word):
+    assert interval_verdict(Interval(np.asarray(0.0), np.asarray(low), np.asarray(high)), **limits) == word
+    turned = {{"above": "below", "below": "above"}[name]: -limit for name, limit in limits.items()}
+    assert interval_verdict(Interval(np.asarray(0.0), np.asarray(-high), np.asarray(-low)), **turned) == word
+
+
+@pytest.mark.parametrize("limits", [{}, {"above": 1.0, "below": 1.0}, {"above": 1.0, "below": 0.0}, {"below": np.nan}])
+def test_an_interval_needs_a_limit_to_be_judged_by(limits):
+    with pytest.raises(ValueError, match="give one limit, or two"):
+        interval_verdict(t_interval([0.0, 1.0]), **limits)
 
 
 # Peaks

@@ -120,8 +120,8 @@ def windows(values: Array, length: int, *, horizon: int = 1, steps: int | None =
     values = values if isinstance(values, jax.Array) else np.asarray(values)
     if values.ndim not in (1, 2) or not (jnp.issubdtype(values.dtype, jnp.number) or values.dtype == bool):
         raise ValueError(f"values of shape {values.shape} and {values.dtype} must be numbers (t, c) or (t,)")
-    length, horizon = _whole("length", length), _whole("horizon", horizon)
-    last = horizon + (0 if steps is None else _whole("steps", steps) - 1)
+    length, horizon = whole("length", length), whole("horizon", horizon)
+    last = horizon + (0 if steps is None else whole("steps", steps) - 1)
     n = len(values) - length - last + 1
     if n < 1:
         more = "" if steps is None else f" for {steps} of them"
@@ -134,10 +134,10 @@ def windows(values: Array, length: int, *, horizon: int = 1, steps: int | None =
     return Windows(x, values[np.arange(n)[:, None] + np.arange(length + horizon - 1, length + last)[None, :]])
 
 
-def _whole(name: str, value: int) -> int:
-    """``value`` once it is known to be a whole number of at least 1."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
-        raise ValueError(f"{name}={value!r} must be a whole number, at least 1")
+def whole(name: str, value: int, least: int = 1) -> int:
+    """``value`` once it is known to be a whole number of at least ``least``."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
+        raise ValueError(f"{name}={value!r} must be a whole number, at least {least}")
     return operator.index(value)
 
 
@@ -203,10 +203,9 @@ def share_price(
         first: price before the first day.
 
     Raises:
-        ValueError: fewer than one day or a share outside [0, 1].
+        ValueError: days that are no whole number from 1 on, or a share outside [0, 1].
     """
-    if days < 1:
-        raise ValueError(f"days={days} must be at least 1")
+    days = whole("days", days)
     if not 0 <= overnight <= 1:
         raise ValueError(f"overnight={overnight} must lie between 0 and 1")
     shares = jnp.array([overnight, 1 - overnight])[None, :]

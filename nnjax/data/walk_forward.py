@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from nnjax.data.series import Windows, windows
+from nnjax.data.series import Windows, whole, windows
 from nnjax.data.splits import MinMaxScaler, Standardizer, fit_standardizer
 from nnjax.types import Array
 
@@ -53,18 +53,16 @@ def walk_forward(t: int, *, folds: int, test: int, gap: int = 0, train: int | No
         ``folds`` folds, the earliest first.
 
     Raises:
-        ValueError: a number below what makes sense, or a series too short for the first fold.
+        ValueError: a number that is not whole or below what makes sense, or a series too short for the first fold.
     """
-    past = 1 if train is None else train
-    for name, value, least in (("folds", folds, 1), ("test", test, 1), ("gap", gap, 0), ("train", past, 1)):
-        if value < least:
-            raise ValueError(f"{name}={value} must be at least {least}")
+    t, folds, test, gap = whole("t", t), whole("folds", folds), whole("test", test), whole("gap", gap, 0)
+    past = 1 if train is None else whole("train", train)
     if t < past + gap + folds * test:
         raise ValueError(
             f"t={t} steps are too few for folds={folds} of test={test} after a gap of {gap} and {past} of training"
         )
     starts = range(t - folds * test, t, test)
-    begins = [0 if train is None else start - gap - train for start in starts]
+    begins = [0 if train is None else start - gap - past for start in starts]
     return [Fold(slice(a, b - gap), slice(b, b + test)) for a, b in zip(begins, starts, strict=True)]
 
 
