@@ -510,11 +510,11 @@ def hear_stop(command: str) -> dict[int, Any]:
 
     def stop(number: int, frame: Any) -> NoReturn:
         # Compiled code cannot be interrupted, but every finished chunk is on disk, complete or not at all.
-        if sys.stderr.isatty():
-            sys.stderr.write("\x1b[?25h")  # the progress bar hides the cursor
         words = f"\nstopped; what was finished is kept, this resumes it:\n  {command}\n"
+        # The process's own stream: `sys.stderr` is another one while options are read.
         with contextlib.suppress(OSError):
-            os.write(sys.stderr.fileno(), words.encode())
+            shown = "\x1b[?25h" if os.isatty(2) else ""  # the progress bar hides the cursor
+            os.write(2, (shown + words).encode())
         os._exit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():

@@ -276,6 +276,23 @@ def test_a_stop_is_heard_while_other_hosts_are_waited_for(example, number):
     assert not (example / f"waited-{number}").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_told_also_while_options_are_read(number):
+    """The library that reads them has `sys.stderr` replaced then."""
+    said = """
+import contextlib, io, os, sys, time
+from experiments import command
+command.hear_stop("python -m mine")
+with contextlib.redirect_stderr(io.StringIO()):
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", said, str(int(number))], cwd=ROOT, env=_environment(), text=True,
+                          capture_output=True, timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 128 + number
+    assert done.stderr.endswith("this resumes it:\n  python -m mine\n")
+
+
 def test_a_second_process_on_the_folder_is_told_who_owns_it(example):
     with results.Folder(example / "owned", {"someone": "else"}):
         start = time.monotonic()
