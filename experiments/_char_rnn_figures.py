@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLOR = dict(zip(CELLS, (COLORS[1], COLORS[0], COLORS[3]), strict=True))
-_NAME = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 _TITLE = {"markov": "letters of a Markov source", "shakespeare": "Shakespeare"}
 _LINES, _LETTERS = 7, 58
 
@@ -37,49 +36,70 @@ def plot(results: xr.DataTree) -> dict[str, Figure]:
         else:
             _written(axes[1, 1], nets)
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        note = (
-            f"{_TITLE[nets.attrs['text']]}; mean and 95 % t-interval of {nets.sizes['seed']} seeds; rates chosen on "
-            "validation text"
-        )
+        rates = "; rates chosen on validation text" if nets.sizes["rate"] > 1 else ""
+        note = f"{_TITLE[nets.attrs['text']]}; mean and 95 % t-interval of {nets.sizes['seed']} seeds{rates}"
         made.legend(handles, labels, loc="outside lower center", ncols=5, title=note, title_fontsize=8)
         return {"char_rnn": made}
 
 
 def _words(nets: xr.Dataset, cell: str) -> str:
     place = CELLS.index(cell)
-    return f"{_NAME[cell]}, {nets.attrs['units'][place]} units"
+    return f"{cell.upper()}, {nets.attrs['units'][place]} units"
+
+
+def _source(nets: xr.Dataset, baselines: xr.Dataset, split: str) -> np.ndarray | None:
+    """What the source itself needs for a part of each seed's text, (seeds,); None where nobody knows it."""
+    name = f"source_{split}"
+    return by_seed(nets, baselines[name])[:, KNOWN] if name in baselines else None
+
+
+def _above(bits: np.ndarray, source: np.ndarray | None) -> np.ndarray:
+    """Bits (seeds, ...) less those of the source for the same text, seed by seed, where they are known."""
+    return bits if source is None else bits - source.reshape(-1, *[1] * (bits.ndim - 1))
 
 
 def _along(axes: Axes, nets: xr.Dataset, baselines: xr.Dataset) -> None:
     updates = nets["update"].values
+    held, learned = (_source(nets, baselines, split) for split in ("validation", "train"))
     found = []
     for cell in CELLS:
-        found.append(at_rate(nets, cell, "validation_bits"))
+        found.append(_above(at_rate(nets, cell, "validation_bits"), held))
         band(axes, updates, found[-1], label=_words(nets, cell), color=_COLOR[cell])
+        running = _above(at_rate(nets, cell, "running_bits"), learned).mean(0)
+        axes.plot(updates, running, color=_COLOR[cell], linewidth=0.6)
     low, high = float(np.min(found)), float(np.median([each[:, 0] for each in found]))
-    if "entropy" in baselines:
-        low = min(low, float(baselines["entropy"][KNOWN]))
-        theory(axes, updates[[0, -1]], np.full(2, float(baselines["entropy"][KNOWN])), label="exact entropies")
-    room = max(high - low, 0.1)
-    axes.set(xlabel="updates", ylabel="validation bits a character", ylim=(low - 0.06 * room, high + 0.25 * room))
-    axes.set_title("along training")
+    if held is not None:
+        low = min(low, 0.0)
+        theory(axes, updates[[0, -1]], np.zeros(2), label="the source")
+    room = max(high - low, 0.01)
+    words = "a character" if held is None else "above the source"
+    axes.set(xlabel="updates", ylabel=f"bits {words}", ylim=(low - 0.06 * room, high + 0.25 * room))
+    axes.set_title("validation text; thin: pieces just learned from")
 
 
 def _against_ngrams(axes: Axes, nets: xr.Dataset, baselines: xr.Dataset) -> None:
-    orders = baselines["order"].values
-    ngrams = by_seed(nets, baselines["ngram_test"])
-    axes.plot(orders, ngrams.mean(0), "o-", color="0.35", markersize=4, label="n-grams")
+    orders, source = baselines["order"].values, _source(nets, baselines, "test")
+    ngrams = _above(by_seed(nets, baselines["ngram_test"]), source)
+    band(axes, orders, ngrams, label="n-grams", color="0.35", marker="o", markersize=4)
     for cell in CELLS:
-        mean, low, high = t_interval(at_rate(nets, cell, "test_bits"))
+        mean, low, high = t_interval(_above(at_rate(nets, cell, "test_bits"), source))
         axes.axhline(float(mean), color=_COLOR[cell])
         axes.axhspan(float(low), float(high), color=_COLOR[cell], alpha=0.15, linewidth=0)
-    axes.axhline(float(baselines["lzma"].mean()), color="0.6", linestyle=":", label="LZMA")
-    if "entropy" in baselines:
+    packed = _above(by_seed(nets, baselines["lzma"]), source)
+    axes.axhline(float(packed.mean()), color="0.6", linestyle=":", label="LZMA")
+    if source is not None:
         entropy = baselines["entropy"].values
-        theory(axes, orders, entropy[np.minimum(orders, KNOWN)], label=None)
-    axes.set(xlabel="characters that an n-gram model sees", ylabel="test bits a character", xticks=orders)
+        theory(axes, orders[:KNOWN], (entropy[:KNOWN] - entropy[KNOWN])[: len(orders)], label=None)
+        log_axis(axes, [0.0001, 0.001, 0.01, 0.1, 1], "y")
+        axes.set_ylim(_LEAST, None)
+    words = "a character" if source is None else "above the source"
+    axes.set(xlabel="characters that an n-gram model sees", ylabel=f"test bits {words}", xticks=orders)
     axes.set_title("lines across: nets")
     axes.legend()
+
+
+_LEAST = 1e-4
+"""Bits above the source from which they are drawn."""
 
 
 def _after_reset(axes: Axes, nets: xr.Dataset, baselines: xr.Dataset) -> None:
@@ -93,8 +113,10 @@ def _after_reset(axes: Axes, nets: xr.Dataset, baselines: xr.Dataset) -> None:
     else:
         axes.axhline(0, color="0.4", linewidth=0.8)
     log_axis(axes, [2**power for power in range(11) if 2**power <= seen[-1]])
-    axes.set_yscale("symlog", linthresh=0.01, linscale=0.5)
-    axes.set_yticks([-0.01, 0, 0.01, 0.1, 1], ["-0.01", "0", "0.01", "0.1", "1"])
+    axes.set_yscale("symlog", linthresh=0.002, linscale=0.4)
+    axes.set_ylim(bottom=-0.03)
+    ticks = (-0.01, 0, 0.01, 0.1, 1)
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set(xlabel="characters seen since a reset", ylabel="bits more than with the state")
     axes.set_title("after a reset of the state")
@@ -127,4 +149,4 @@ def _written(axes: Axes, nets: xr.Dataset) -> None:
     axes.text(
         0, 1, "\n".join(texts), transform=axes.transAxes, va="top", family="monospace", fontsize=6.5, parse_math=False
     )  # fmt: skip
-    axes.set_title(f"what the {_NAME[cell]} writes")
+    axes.set_title(f"what the {cell.upper()} writes")

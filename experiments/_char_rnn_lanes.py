@@ -11,12 +11,14 @@ import numpy as np
 import optax
 
 from nnjax import losses, models
+from nnjax.data.text import UNKNOWN
+from nnjax.models import recurrent
 from nnjax.models.sequences import SequenceTagger, continued
 from nnjax.train import Config as TrainConfig
 from nnjax.train import Network, make_train
 from nnjax.types import Array, Key, PyTree
 
-CELLS = ("rnn", "lstm", "gru")
+CELLS = tuple(recurrent.CELLS)
 _GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 EVALUATION_BATCH = 512
@@ -93,6 +95,12 @@ def reset_costs(
     return jnp.mean(each_bits(_logits(model, params, x), y) - carried, axis=0)
 
 
+def of_letters(params: PyTree) -> PyTree:
+    """The parameters of a net with which it writes no reserved token: these have no chance, whatever is read."""
+    output = params["logits"]
+    return {**params, "logits": {**output, "bias": output["bias"].at[: UNKNOWN + 1].set(-jnp.inf)}}
+
+
 def _logits(model: SequenceTagger, params: PyTree, x: Array) -> Array:
     """From a state of zeros, (n, t, k)."""
     return jnp.asarray(model.apply({"params": params}, x))
@@ -151,7 +159,8 @@ def lane(
     whole = each_bits(_logits(alone, result.params, test[:, :-1]), test[:, 1:])
     starts = window_starts(test.shape[1] - 1, reach, -(-windows // len(test)))
     prompt = test[:1, : min(PROMPT, test.shape[1])]
-    written = jax.vmap(lambda each: continued(alone, result.params, prompt, sample, key=draw_key, temperature=each)[0])(
+    letters = of_letters(result.params)
+    written = jax.vmap(lambda each: continued(alone, letters, prompt, sample, key=draw_key, temperature=each)[0])(
         jnp.asarray(temperatures)
     )
     return {

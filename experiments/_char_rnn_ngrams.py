@@ -28,7 +28,7 @@ class Counts(NamedTuple):
 
 
 class WittenBell(NamedTuple):
-    """An interpolated n-gram model (Witten and Bell, 1991, method C).
+    """An interpolated n-gram model: method C of Witten and Bell (1991), in the form of Chen and Goodman (1998).
 
     After a context seen N times with T different followers, of which c followed n times,
     ``p(c | context) = (n + T p(c | context without its first)) / (N + T)``; the empty context falls back on all
@@ -51,12 +51,17 @@ def witten_bell(train: np.ndarray, order: int, size: int, alphabet: int) -> Witt
     Raises:
       ValueError: numbers outside, a text that is too short, or codes of contexts that 64 bits do not hold.
     """
+    check_countable(train, order, size)
     train = np.asarray(train, np.int64)
-    if len(train) <= order or train.min() < 0 or train.max() >= size:
+    return WittenBell(tuple(_counts(train, k, size) for k in range(order + 1)), size, alphabet)
+
+
+def check_countable(train: np.ndarray, order: int, size: int) -> None:
+    """Refuse, before anything is computed, what `witten_bell` cannot count; raises ValueError."""
+    if len(train) <= order or np.min(train) < 0 or np.max(train) >= size:
         raise ValueError(f"train has {len(train)} numbers; it must have more than order={order}, from 0 to {size - 1}")
     if size ** (order + 1) >= 2**63:
         raise ValueError(f"order={order} is too high for {size} characters: their codes must stay below 2^63")
-    return WittenBell(tuple(_counts(train, k, size) for k in range(order + 1)), size, alphabet)
 
 
 def _codes(x: np.ndarray, length: int, size: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from experiments._forecasting_report import (
     rmse,
     squared,
 )
+from experiments._forecasting_series import CONTROLS
 from nnjax.plotting import COLORS, band, figure, mark, style
 
 if TYPE_CHECKING:
@@ -28,9 +29,13 @@ _COLOR = {
     NAIVE: "0.6", SEASONAL: COLORS[3], LINEAR: COLORS[4], "rnn": COLORS[1], "lstm": COLORS[2], "gru": COLORS[0],
     BEST: "black",
 }  # fmt: skip
-_NAME = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 SHOWN = 40
 """Targets, at most, that are drawn one by one."""
+
+
+def _words(model: str) -> str:
+    """A model's name as it is written in a figure."""
+    return model.upper() if model in CELLS else model
 
 
 def plot(results: xr.DataTree) -> dict[str, Figure]:
@@ -47,7 +52,7 @@ def _forecasts(some: dict[str, xr.Dataset]) -> Figure:
     made, axes = figure(len(some), 2, width=5.6, height=2.3)
     for row, (name, panel) in zip(axes, some.items(), strict=True):
         _course(row[0], name, panel)
-        _stretch(row[1], panel)
+        _stretch(row[1], name, panel)
     handles, labels = axes[0, 1].get_legend_handles_labels()
     note = "left: shaded are the test parts, each of a net and a line trained on all before; right: the last targets"
     made.legend(handles, labels, loc="outside lower center", ncols=6, title=note, title_fontsize=8)
@@ -67,19 +72,28 @@ def _clock(panel: xr.Dataset) -> str:
     return "step" if panel.attrs["drawn"] else "year"
 
 
-def _stretch(axes: Axes, panel: xr.Dataset) -> None:
-    times, truth = (panel[name].transpose("fold", "place").values[-1][-SHOWN:] for name in ("time", "truth"))
-    axes.plot(times, truth, "o", color="black", markersize=2.5, label="what came", zorder=4)
+def _stretch(axes: Axes, name: str, panel: xr.Dataset) -> None:
+    """The last targets; of prices, whose forecasts would lie on one another, the differences from the last value."""
+    times, truth = (panel[each].transpose("fold", "place").values[-1][-SHOWN:] for each in ("time", "truth"))
+    control = name in CONTROLS
+    last = forecasts(panel, NAIVE)[0, -1][-SHOWN:] if control else np.zeros_like(truth)
+    axes.plot(times, truth - last, "o", color="black", markersize=2.5, label="observation", zorder=4)
+    largest = 0.0
     for model in (NAIVE, LINEAR, "gru"):
-        guess = forecasts(panel, model)[0, -1][-SHOWN:]
-        words = f"{_NAME[model]}, first seed" if model in _NAME else model
+        guess = forecasts(panel, model)[0, -1][-SHOWN:] - last
+        words = f"{_words(model)}, first seed" if model in CELLS else model
         width = 0.8 if model == NAIVE else 1.3
         axes.plot(times, guess, color=_COLOR[model], linewidth=width, label=words)
+        largest = max(largest, float(np.max(np.abs(guess))))
     if BEST in panel["model"].values:
         guess = forecasts(panel, BEST)[0, -1][-SHOWN:]
-        axes.plot(times, guess, color="black", linestyle="--", linewidth=0.9, label=BEST)
+        axes.plot(times, guess - last, color="black", linestyle="--", linewidth=0.9, label=BEST)
     axes.ticklabel_format(axis="x", useOffset=False)
     axes.set(xlabel=_clock(panel))
+    axes.set_title(f"{name}: less the last value (beyond the forecasts logarithmic)" if control else name)
+    if control and largest > 0:
+        axes.set_yscale("symlog", linthresh=largest, linscale=2)
+        axes.yaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.02)
 
 
@@ -95,7 +109,7 @@ def _errors(some: dict[str, xr.Dataset]) -> Figure:
     first = next(iter(some.values()))
     note = (
         f"left: dots are {first.sizes['seed']} seeds, bars the root of their mean loss; right: 95 % intervals over "
-        f"time and seeds, gray: equal within {100 * MARGIN:.0f} %"
+        f"time and seeds, gray: equivalence margin of {100 * MARGIN:.0f} %"
     )
     made.legend(handles, labels, loc="outside lower center", ncols=4, title=note, title_fontsize=8)
     return made
@@ -117,10 +131,17 @@ def _ratios(axes: Axes, name: str, panel: xr.Dataset) -> None:
             fontsize=7,
         )
     most = max(rmse(panel, model) / base for model in MODELS if model != SEASONAL)
-    axes.set_xlim(0, min(1.15 * max(most, rmse(panel, SEASONAL) / base), 1.6 * most))
+    seasonal = rmse(panel, SEASONAL) / base
+    end = min(1.15 * max(most, seasonal), 1.6 * most)
+    axes.set_xlim(0, end)
+    if seasonal > end:  # the bar is cut: a gap across it says so
+        place = MODELS.index(SEASONAL)
+        for shift in (0.95, 0.965):
+            x = np.array([shift - 0.008, shift + 0.008]) * end
+            axes.plot(x, [place + 0.45, place - 0.45], color="black", linewidth=0.9)
     if BEST in panel["model"].values:
         mark(axes, rmse(panel, BEST) / base, BEST, color="black", linestyle="--")
-    axes.set_yticks(range(len(MODELS)), [_NAME.get(model, model) for model in MODELS])
+    axes.set_yticks(range(len(MODELS)), [_words(model) for model in MODELS])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"RMSE / that of the last value ({base:.3g} {panel.attrs['unit']})")
@@ -142,11 +163,11 @@ def _differences(axes: Axes, name: str, panel: xr.Dataset) -> None:
             )  # fmt: skip
     axes.axvspan(-100 * MARGIN, 100 * MARGIN, color="0.9", linewidth=0, zorder=0)
     axes.axvline(0, color="0.3", linewidth=0.8)
-    axes.set_yticks(range(len(learned)), [_NAME.get(model, model) for model in learned])
+    axes.set_yticks(range(len(learned)), [_words(model) for model in learned])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("difference of mean squared errors, %")
-    axes.set_title("below 0: better than the other")
+    axes.set_title(f"{name}; below 0: better than the other")
 
 
 # Learning
@@ -158,12 +179,12 @@ def _learning(some: dict[str, xr.Dataset]) -> Figure:
     for place, (name, panel) in zip(axes.flat, some.items(), strict=False):
         for cell in CELLS:
             curve = at_chosen(panel, cell, "validation_loss").mean(axis=1)  # of the folds
-            band(place, panel["step"].values, curve / curve[:, :1], label=_NAME[cell], color=_COLOR[cell])
+            band(place, panel["step"].values, curve / curve[:, :1], label=_words(cell), color=_COLOR[cell])
         place.axhline(1, color="0.6", linewidth=0.8)
         place.set(xlabel="updates", ylabel="loss / that of a new net", title=name)
     for place in axes.flat[len(some) :]:
         place.set_axis_off()
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    note = "loss on the windows that choose, mean of the folds; bands: 95 % t-intervals over seeds"
+    note = "loss on the validation windows, mean of the folds; bands: 95 % t-intervals over seeds"
     made.legend(handles, labels, loc="outside lower center", ncols=3, title=note, title_fontsize=8)
     return made

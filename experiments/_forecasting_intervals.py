@@ -35,8 +35,9 @@ def mean_difference(losses: np.ndarray, others: np.ndarray, level: float = 0.95)
     """Diebold and Mariano's (1995) comparison of two forecasts, one of which may have been made by several seeds.
 
     ``losses`` are averaged over seeds at every time: judged is one net of a random seed, not the mean of their
-    forecasts. The variance of the mean is that over time (`long_run_variance` with 1.3 sqrt(t) lags, as Lazarus et
-    al., 2018, advise, and Student's distribution with 1.5 t / lag degrees of freedom) plus that over seeds.
+    forecasts. The variance of the mean is that over time (`long_run_variance`) plus that over seeds. Lags are
+    1.3 sqrt(t), as Lazarus et al. (2018) advise with critical values of their own, those of Kiefer and Vogelsang (2005)
+    for a fixed share of lags; Student's distribution with 1.5 t / lag degrees of freedom comes within 3 % of them.
 
     Args:
       losses: (seeds, t) or (t,), in order of time.
@@ -59,6 +60,19 @@ def mean_difference(losses: np.ndarray, others: np.ndarray, level: float = 0.95)
     half = float(np.sqrt(variance) * stdtrit(freedom, 0.5 + level / 2))
     p = float(2 * stdtr(freedom, -abs(mean) / np.sqrt(variance)))
     return Difference(mean, mean - half, mean + half, p)
+
+
+def ratio_difference(losses: np.ndarray, others: np.ndarray, base: np.ndarray | None = None) -> Difference:
+    """`mean_difference` as a share of the mean of ``base`` (t,), by default ``others``, which is uncertain as well.
+
+    The ratio r of mean ``losses`` - ``others`` to mean ``base`` differs from the true one, to first order, by the mean
+    of (losses - others - r base) / mean base, whose interval is taken; p is that of the plain difference.
+    """
+    base = np.asarray(others if base is None else base, float)
+    plain = mean_difference(losses, others)
+    share = plain.mean / base.mean()
+    rest = mean_difference((np.atleast_2d(losses) - others - share * base) / base.mean(), np.zeros(len(base)))
+    return Difference(share, share + rest.low, share + rest.high, plain.p)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from experiments._forecasting_intervals import Difference, holm, mean_difference
+from experiments._forecasting_intervals import Difference, holm, ratio_difference
 from experiments._forecasting_lanes import BEST, CELLS, LINEAR, NAIVE, SEASONAL
 from experiments._forecasting_series import CONTROLS, SERIES
 from nnjax.results import Row
+from nnjax.statistics import Interval, interval_verdict
 
 if TYPE_CHECKING:
     import xarray as xr
 
 MARGIN = 0.05
-"""Mean losses that differ by less of the other's are equal."""
+"""Of equivalence: mean losses that differ by less of the other's are as good as each other."""
+_MARGIN = f"{100 * MARGIN:g} %"
 MODELS = (NAIVE, SEASONAL, LINEAR, *CELLS)
 _OWN = "this study's own check"
+
+
+_WORDS = {"beats": {"below": 0.0}, "worse": {"above": 0.0}, "equivalent": {"above": -MARGIN, "below": MARGIN}}
+"""Where the interval of a difference lies, and what that is called; the first that fits."""
 
 
 class Comparison(NamedTuple):
@@ -27,8 +33,7 @@ class Comparison(NamedTuple):
 
     Attributes:
       series, model, other: names.
-      difference: of mean losses, as a share of the other's. Its interval is symmetric and may reach below -1 where few
-        stretches of the other's losses make up most of their mean.
+      difference: of mean losses, as a share of the other's.
     """
 
     series: str
@@ -38,13 +43,18 @@ class Comparison(NamedTuple):
 
     @property
     def said(self) -> str:
-        """beats, worse, equal or open."""
-        _, low, high, _ = self.difference
+        """beats, worse, equivalent or open."""
         if not np.isfinite(self.difference.mean):  # forecasts that are no numbers
             return "worse"
-        if high < 0 or low > 0:
-            return "beats" if high < 0 else "worse"
-        return "equal" if low > -MARGIN and high < MARGIN else "open"
+        for word, limits in _WORDS.items():
+            if interval_verdict(self.interval, **limits) == "holds":
+                return word
+        return "open"
+
+    @property
+    def interval(self) -> Interval:
+        """Of the difference."""
+        return Interval(*(np.asarray(value) for value in self.difference[:3]))
 
 
 def panels(results: xr.DataTree) -> dict[str, xr.Dataset]:
@@ -53,7 +63,7 @@ def panels(results: xr.DataTree) -> dict[str, xr.Dataset]:
 
 
 def chosen_rates(panel: xr.Dataset, cell: str) -> np.ndarray:
-    """For each fold the place of the rate with the least loss on the windows that choose, mean over seeds: (folds,)."""
+    """For each fold the place of the rate with the least loss on the validation windows, mean over seeds: (folds,)."""
     found = panel["chosen_loss"].sel(cell=cell).transpose("rate", "fold", "seed").values
     return np.where(np.isfinite(found), found, np.inf).mean(axis=2).argmin(axis=0)
 
@@ -73,7 +83,7 @@ def forecasts(panel: xr.Dataset, model: str) -> np.ndarray:
 
 
 def errors(panel: xr.Dataset, model: str) -> np.ndarray:
-    """What came less what was forecast, in the series' unit, (seeds, folds, m)."""
+    """Observations less forecasts, in the series' unit, (seeds, folds, m)."""
     return panel["truth"].transpose("fold", "place").values[None] - forecasts(panel, model)
 
 
@@ -95,21 +105,37 @@ def mase(panel: xr.Dataset, model: str) -> float:
 
 
 def compare(series: str, panel: xr.Dataset, model: str, other: str) -> Comparison:
-    """A model against another; the other's mean loss, by which is divided, is taken as it is.
+    """A model against another, which needs no seed; forecasts that are no numbers have no interval and no p.
+
+    Raises:
+      ValueError: ``other`` is a net.
+    """
+    losses, others = squared(panel, model), _of_one(panel, other)
+    found = ratio_difference(losses, others) if np.isfinite(losses).all() else _NO_NUMBERS
+    return Comparison(series, model, other, found)
+
+
+def from_best(series: str, panel: xr.Dataset, model: str) -> Comparison:
+    """How far a model's forecasts are from the best possible ones, as a share of the loss that those leave.
 
     The best possible forecast leaves noise that nobody's forecast knows of, so that the mean loss of another is larger
-    by that of its distance from the best one, which is measured instead: it has far less noise.
+    by its mean squared distance from the best one, in expectation; that distance has far less noise.
     """
-    losses, others = squared(panel, model), squared(panel, other)[0]
-    base = others.mean()
-    if other == BEST:
-        losses = ((forecasts(panel, model) - forecasts(panel, BEST)) ** 2).reshape(losses.shape)
-        others = np.zeros_like(others)
-    if not np.isfinite(losses).all():
-        return Comparison(series, model, other, Difference(np.inf, np.nan, np.nan, 1.0))
-    found = mean_difference(losses, others)
-    share = Difference(found.mean / base, found.low / base, found.high / base, found.p)
-    return Comparison(series, model, other, share)
+    distance = (forecasts(panel, model) - forecasts(panel, BEST)) ** 2
+    losses, others = distance.reshape(len(distance), -1), _of_one(panel, BEST)
+    finite = np.isfinite(losses).all()
+    found = ratio_difference(losses, np.zeros_like(others), others) if finite else _NO_NUMBERS
+    return Comparison(series, model, BEST, found)
+
+
+_NO_NUMBERS = Difference(np.inf, np.nan, np.nan, np.nan)
+
+
+def _of_one(panel: xr.Dataset, other: str) -> np.ndarray:
+    """Losses (targets,) of a model that needs no seed."""
+    if other in CELLS:
+        raise ValueError(f"other={other!r} has losses of several seeds; compare with one of {', '.join(MODELS[:3])}")
+    return squared(panel, other)[0]
 
 
 def comparisons(results: xr.DataTree) -> list[Comparison]:
@@ -158,21 +184,24 @@ def _claim(text: str, found: Comparison, panel: xr.Dataset, tolerance: str, said
 
 def _not_better(name: str, panel: xr.Dataset, model: str) -> Row:
     found = compare(name, panel, model, NAIVE)
-    _, low, high, _ = found.difference
-    said = "fails" if high < -MARGIN else "open" if low <= -MARGIN else "holds"
-    return _claim(f"{name}: {model} is no better than the last value", found, panel, f"above {-MARGIN:.0%}", said)
+    said = interval_verdict(found.interval, above=-MARGIN)
+    return _claim(f"{name}: {model} is no better than the last value", found, panel, f"above -{_MARGIN}", said)
 
 
 def _reaches(name: str, panel: xr.Dataset) -> Row:
-    found = compare(name, panel, LINEAR, BEST)
-    _, low, high, _ = found.difference
-    said = "holds" if high < MARGIN else "fails" if low > MARGIN else "open"
-    return _claim(f"{name}: the linear model is the best possible one", found, panel, f"below {MARGIN:.0%}", said)
+    found, plain = from_best(name, panel, LINEAR), compare(name, panel, LINEAR, BEST)
+    return Row(
+        f"{name}: the linear model is within {_MARGIN} of the best possible",
+        "mean squared distance from the best forecast, share of its loss",
+        f"{100 * found.difference.mean:.1f} % (by losses alone {_percent(plain.difference.mean)} "
+        f"{_interval(plain.difference)})", _interval(found.difference), 0, "-", _OWN, f"below {_MARGIN}",
+        interval_verdict(found.interval, below=MARGIN),
+    )  # fmt: skip
 
 
 def _beats_line(name: str, panel: xr.Dataset, cell: str) -> Row:
     found = compare(name, panel, cell, LINEAR)
-    said = {"beats": "holds", "worse": "fails"}.get(found.said, "open" if found.said == "open" else "fails")
+    said = {"beats": "holds", "open": "open"}.get(found.said, "fails")
     return _claim(f"{name}: {cell} beats the linear model", found, panel, "interval below 0", said)
 
 
@@ -187,26 +216,46 @@ def _errors(name: str, panel: xr.Dataset, model: str, every: list[Comparison]) -
         f"{mase(panel, model):.3f}; {rmse(panel, model) / rmse(panel, best):.3f} of the best baseline's ({best})"
     )
     if BEST in panel["model"].values:
-        measured += f"; {_percent(compare(name, panel, model, BEST).difference.mean)} of the {BEST} loss"
+        measured += f"; {100 * from_best(name, panel, model).difference.mean:.1f} % above the {BEST} loss"
+    if choice := _choice(panel, model):
+        measured += f"; {choice}"
     intervals = "; ".join(f"{_interval(each.difference)} to {each.other}" for each in own)
     return Row(
         f"{name}: {model}", f"errors, {panel.attrs['unit']}; difference of mean squared errors, %", measured,
-        intervals or "-", _seeds(panel, model), "-", _OWN, f"equal: within {MARGIN:.0%}",
+        intervals or "-", _seeds(panel, model), "-", _OWN, f"equivalent: within {_MARGIN}",
         "; ".join(_words(each) for each in own) or "-",
     )  # fmt: skip
 
 
 def _words(found: Comparison) -> str:
-    words = {"beats": "beats", "worse": "worse than", "equal": "equal to", "open": "open against"}
+    words = {"beats": "beats", "worse": "worse than", "equivalent": "equivalent to", "open": "open against"}
     return f"{words[found.said]} {found.other}"
+
+
+def _choice(panel: xr.Dataset, model: str) -> str:
+    """What the validation windows chose, fold by fold where it is not the same for all."""
+    if model == LINEAR:
+        return _by_fold("penalty", "penalties", panel["penalty"].values)
+    if model not in CELLS:
+        return ""
+    stopped = at_chosen(panel, model, "chosen_step")
+    rates = _by_fold("rate", "rates", panel["rate"].values[chosen_rates(panel, model)])
+    return f"{rates}; {int((stopped == 0).sum())} of {stopped.size} nets stopped at update 0"
+
+
+def _by_fold(one: str, several: str, values: np.ndarray) -> str:
+    same = len(set(values.tolist())) == 1
+    return f"{one} {values[0]:g}" if same else f"{several} {', '.join(f'{value:g}' for value in values)}"
 
 
 def _many(every: list[Comparison]) -> Row:
     p = np.array([each.difference.p for each in every])
+    lost, p = int(np.isnan(p).sum()), p[~np.isnan(p)]
     alone, left = int((p < 0.05).sum()), int((holm(p) < 0.05).sum())
+    words = f"; {lost} with forecasts that are no numbers are left out" if lost else ""
     return Row(
         "differences that one cannot expect by chance among so many comparisons", "comparisons",
-        f"{alone} of {len(p)} intervals exclude 0; {left} still differ after Holm's correction",
+        f"{alone} of {len(p)} intervals exclude 0; {left} still differ after Holm's correction{words}",
         f"{0.05 * len(p):.1f} expected if nothing differed", 0, "-", "Holm (1979)", "-", "-",
     )  # fmt: skip
 
@@ -250,20 +299,23 @@ def _error_lines(results: xr.DataTree) -> list[dict]:
                 "mae": np.abs(errors(panel, model)).mean(), "mase": mase(panel, model),
                 "of_best_baseline": rmse(panel, model) / best,
                 "updates": at_chosen(panel, model, "chosen_step").mean() if model in CELLS else "",
+                "chosen": _choice(panel, model),
             })  # fmt: skip
     return lines
 
 
 def _comparison_lines(results: xr.DataTree) -> list[dict]:
     every = comparisons(results)
-    corrected = holm(np.array([each.difference.p for each in every]))
+    p = np.array([each.difference.p for each in every])
+    corrected = np.full(len(p), np.nan)
+    corrected[~np.isnan(p)] = holm(p[~np.isnan(p)])
     return [
         {
             "series": each.series, "model": each.model, "other": each.other, "difference": each.difference.mean,
-            "low": each.difference.low, "high": each.difference.high, "p": each.difference.p, "p_holm": p,
+            "low": each.difference.low, "high": each.difference.high, "p": each.difference.p, "p_holm": enlarged,
             "verdict": each.said,
         }
-        for each, p in zip(every, corrected, strict=True)
+        for each, enlarged in zip(every, corrected, strict=True)
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from nnjax.data.series import Series, fill_forward, load_series, share_price, wi
 from nnjax.data.walk_forward import Fold, walk_forward
 
 
-class Known(NamedTuple):
+class Specification(NamedTuple):
     """What is fixed beforehand about a series.
 
     Attributes:
@@ -39,26 +39,26 @@ class Panel(NamedTuple):
     """A series ready to be forecast: n windows, folds of m test targets; "z" is a value as the models see it.
 
     Attributes:
-      known: what is fixed about it.
+      specification: what is fixed about it.
       times: (t,) steps of a drawn series, years of a real one.
       values: (t,) in the series' unit, nan where nothing was measured.
       x: (n, length, c), inputs.
       last: (n,), z of each window's last value.
       seasonal: (n,), z one season before each target.
-      change: (n,), z of the target less ``last``.
+      difference: (n,), z of the target less ``last``.
       target: (n,), place of each target in ``values``.
       best: (n,), best possible forecasts in the series' unit, or None where nobody knows them.
       folds: training and test part of each, slices of the n windows.
-      validation: windows at the end of every training part that choose, and are not trained on.
+      validation: windows at the end of every training part that are for validation, and not trained on.
     """
 
-    known: Known
+    specification: Specification
     times: np.ndarray
     values: np.ndarray
     x: np.ndarray
     last: np.ndarray
     seasonal: np.ndarray
-    change: np.ndarray
+    difference: np.ndarray
     target: np.ndarray
     best: np.ndarray | None
     folds: list[Fold]
@@ -66,14 +66,14 @@ class Panel(NamedTuple):
 
     def in_unit(self, z: np.ndarray) -> np.ndarray:
         """Forecasts in the series' unit."""
-        return np.exp(z) if self.known.trending else z
+        return np.exp(z) if self.specification.trending else z
 
-    def fitted(self, fold: Fold) -> slice:
+    def training_windows(self, fold: Fold) -> slice:
         """The windows of a fold that are trained on."""
         return slice(0, fold.train.stop - self.validation)
 
-    def chosen_on(self, fold: Fold) -> slice:
-        """The windows of a fold that choose: the last ones before the test part."""
+    def validation_windows(self, fold: Fold) -> slice:
+        """The windows of a fold that its models are chosen on: the last ones before the test part."""
         return slice(fold.train.stop - self.validation, fold.train.stop)
 
 
@@ -84,7 +84,8 @@ def _seasonal(steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Growth and a year of twelve months, multiplied, with noise that is correlated from month to month."""
     noise = 0.03 * np.random.default_rng([seed, 1]).normal(size=steps)
     t = np.arange(steps)
-    course = math.log(100) + 0.002 * t + 0.2 * np.sin(2 * np.pi * t / 12) + 0.1 * np.cos(4 * np.pi * t / 12)
+    # The growth is one of the whole, or a longer series would be of another nature: its last errors would be all.
+    course = math.log(100) + 3.0 * t / steps + 0.2 * np.sin(2 * np.pi * t / 12) + 0.1 * np.cos(4 * np.pi * t / 12)
     level, before = np.zeros(steps), 0.0
     for i in range(steps):
         before = level[i] = 0.7 * before + noise[i]
@@ -122,15 +123,15 @@ def _walk(steps: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 SERIES = {
-    "seasonal": Known("units", 12, 13, True, _seasonal),
-    "cycle": Known("units", 11, 12, False, _cycle),
-    "nonlinear": Known("units", 2, 6, False, _nonlinear),
-    "walk": Known("units of money", 5, 10, True, _walk),
-    "airline": Known("thousand passengers", 12, 13, True),
-    "sunspots": Known("sunspot number", 132, 24, False),
-    "temperatures": Known("degrees Celsius", 365, 14, False),
-    "pollution": Known("micrograms of pm2.5 per cubic meter", 24, 24, False, last=8760),
-    "apple": Known("US dollars", 5, 10, True),
+    "seasonal": Specification("units", 12, 13, True, _seasonal),
+    "cycle": Specification("units", 11, 12, False, _cycle),
+    "nonlinear": Specification("units", 2, 6, False, _nonlinear),
+    "walk": Specification("units of money", 5, 10, True, _walk),
+    "airline": Specification("thousand passengers", 12, 13, True),
+    "sunspots": Specification("sunspot number", 132, 24, False),
+    "temperatures": Specification("degrees Celsius", 365, 14, False),
+    "pollution": Specification("micrograms of pm2.5 per cubic meter", 24, 24, False, last=8760),
+    "apple": Specification("US dollars", 5, 10, True),
 }
 """Every series by name."""
 
@@ -167,50 +168,50 @@ def panel(name: str, *, steps: int, seed: int, folds: int, test_share: float, va
       seed: of the draw.
       folds: how many.
       test_share: of all windows, to test on; the latest.
-      validation_share: of the first fold's training windows, to choose on.
+      validation_share: of the first fold's training part, the windows for validation.
 
     Raises:
       ValueError: too few steps.
       nnjax.data.DataError: a real series is missing and cannot be downloaded.
     """
-    known = SERIES[name]
+    specification = SERIES[name]
     times, values, best = _loaded(name, steps, seed)
-    x, last, seasonal, change, target = _cut(values, known)
+    x, last, seasonal, difference, target = _cut(values, specification)
     # What was never measured is nothing to learn or to be judged by.
     real = np.isfinite(values[target, 0])
-    x, last, seasonal, change, target = (part[real] for part in (x, last, seasonal, change, target))
+    x, last, seasonal, difference, target = (part[real] for part in (x, last, seasonal, difference, target))
     test = int(test_share * len(x) / folds)
     parts = walk_forward(len(x), folds=folds, test=test) if test else []
     validation = int(validation_share * parts[0].train.stop) if parts else 0
     if test < LEAST_TEST or validation < 2 or parts[0].train.stop - validation < 2:
         raise ValueError(f"{len(x)} windows of {name} are too few for {folds} folds")
     best = best[target] if best is not None else None
-    return Panel(known, times, values[:, 0], x, last, seasonal, change, target, best, parts, validation)
+    return Panel(specification, times, values[:, 0], x, last, seasonal, difference, target, best, parts, validation)
 
 
 LEAST_TEST = 4
 """Test targets of a fold, at least."""
 
 
-def _cut(values: np.ndarray, known: Known) -> tuple[np.ndarray, ...]:
-    """Inputs, last values, values a season before, changes, and places of the targets; all but the last in z."""
+def _cut(values: np.ndarray, specification: Specification) -> tuple[np.ndarray, ...]:
+    """Inputs, last values, values a season before, differences, and places of the targets; all but the last in z."""
     filled = fill_forward(values)
     first = int(np.max(filled.missing))
-    z = np.log(filled.values[first:]) if known.trending else filled.values[first:]
-    early = known.season - 1 if known.season > known.length else 0
+    z = np.log(filled.values[first:]) if specification.trending else filled.values[first:]
+    early = specification.season - 1 if specification.season > specification.length else 0
     columns = z[early:]
     if early:  # for every step the value a season before the one after it, which the window does not hold
         columns = np.hstack([columns, z[: len(z) - early, :1]])
-    x, y = (np.asarray(part) for part in windows(columns, known.length))
+    x, y = (np.asarray(part) for part in windows(columns, specification.length))
     last = x[:, -1, 0]
-    target = early + known.length + np.arange(len(x))
-    seasonal = z[target - known.season, 0]
-    seen = x - last[:, None, None] if known.trending else x
+    target = early + specification.length + np.arange(len(x))
+    seasonal = z[target - specification.season, 0]
+    seen = x - last[:, None, None] if specification.trending else x
     return seen, last, seasonal, y[:, 0] - last, first + target
 
 
 class Scales(NamedTuple):
-    """Mean and standard deviation of inputs (c,) and of changes (), of the windows that are trained on alone."""
+    """Mean and standard deviation of inputs (c,) and of differences (), of the training windows alone."""
 
     x_mean: np.ndarray
     x_std: np.ndarray
@@ -220,9 +221,9 @@ class Scales(NamedTuple):
 
 def scales(data: Panel, fold: Fold) -> Scales:
     """The scales of one fold."""
-    part = data.fitted(fold)
-    inputs, change = fit_standardizer(data.x[part], axis=(0, 1)), fit_standardizer(data.change[part])
-    return Scales(*(np.asarray(part) for part in (inputs.mean[0], inputs.std[0], change.mean, change.std)))
+    part = data.training_windows(fold)
+    inputs, target = fit_standardizer(data.x[part], axis=(0, 1)), fit_standardizer(data.difference[part])
+    return Scales(*(np.asarray(part) for part in (inputs.mean[0], inputs.std[0], target.mean, target.std)))
 
 
 def arrays(data: Panel) -> dict[str, np.ndarray]:
@@ -231,15 +232,15 @@ def arrays(data: Panel) -> dict[str, np.ndarray]:
     Training parts grow from fold to fold, and one program is for all: the places of a shorter part are repeated, and
     the weights of the repeated ones share what one example weighs.
     """
-    most = max(data.fitted(fold).stop for fold in data.folds)
-    fit = [np.arange(most) % data.fitted(fold).stop for fold in data.folds]
+    most = max(data.training_windows(fold).stop for fold in data.folds)
+    fit = [np.arange(most) % data.training_windows(fold).stop for fold in data.folds]
     weight = [1 / np.bincount(places)[places] for places in fit]
     each = [scales(data, fold) for fold in data.folds]
     single = partial(np.asarray, dtype=np.float32)
     return {
-        "x": single(data.x), "last": single(data.last), "change": single(data.change),
+        "x": single(data.x), "difference": single(data.difference),
         "fit": np.asarray(fit, np.int32), "weight": single(weight),
-        "validation": np.asarray([np.r_[data.chosen_on(fold)] for fold in data.folds], np.int32),
+        "validation": np.asarray([np.r_[data.validation_windows(fold)] for fold in data.folds], np.int32),
         "test": np.asarray([np.r_[fold.test] for fold in data.folds], np.int32),
         **{name: single([getattr(scale, name) for scale in each]) for name in Scales._fields},
     }  # fmt: skip

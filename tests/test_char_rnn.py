@@ -282,9 +282,15 @@ def test_a_tiny_run_fills_every_cell(tiny):
         assert np.isfinite(nets[name]).all()
     assert not nets["diverged"].any()
     assert baselines["ngram_test"].sizes == {"text": 2, "order": 4}
-    assert baselines["source"].sizes == {"text": 2, "known": 3}
-    # Each seed has its own text of the same source.
-    assert (baselines["source"].isel(text=0) != baselines["source"].isel(text=1)).all()
+    for part in ("train", "validation", "test"):
+        source = baselines[f"source_{part}"]
+        assert source.sizes == {"text": 2, "known": 3}
+        # Each seed has its own text of the same source.
+        assert (source.isel(text=0) != source.isel(text=1)).all()
+    material = study._material(TINY)
+    expected = sources.source_bits(material.source, material.parts[1].validation - data_text.UNKNOWN - 1)
+    np.testing.assert_allclose(baselines["source_validation"].isel(text=1), expected.mean((1, 2)))
+    assert nets["sample"].min() > data_text.UNKNOWN  # nothing but letters
     np.testing.assert_allclose(baselines["entropy"], sources.entropies(sources.draw_source(3, 0)))
 
 
@@ -347,6 +353,29 @@ def test_what_a_net_writes_is_costed_by_the_source():
     # A reserved token is passed over, with every triple it is in.
     tokens[0, 4] = data_text.END
     np.testing.assert_allclose(study._written_bits(tokens, source), [expected * 1.5 + np.log2(source[2, 2, 1]) / 2])
+    # Where no triple is left nothing is known.
+    tokens[0, 2] = data_text.UNKNOWN
+    assert np.isnan(study._written_bits(tokens, source)).all()
+
+
+def test_reserved_tokens_have_no_chance_to_be_written(unoptimized):
+    model = SequenceTagger(7, "gru", (3,), vocabulary=7, embedding=2)
+    prompt = jnp.full((1, 2), 5)
+    params = model.init(jax.random.key(0), prompt)["params"]
+    wanting = {**params["logits"], "bias": jnp.where(jnp.arange(7) <= data_text.UNKNOWN, 9.0, 0.0)}
+    params = {**params, "logits": wanting}  # a net that means hardly anything else
+
+    @jax.jit
+    def draw(params, prompt):
+        return models.continued(model, params, prompt, 200, key=jax.random.key(1), temperature=1.5)
+
+    with unoptimized():
+        meant, written = draw(params, prompt), draw(lanes.of_letters(params), prompt)
+    assert np.isin(meant, (data_text.END, data_text.UNKNOWN)).mean() > 0.9
+    assert sorted(np.unique(written)) == [4, 5, 6]
+    # Among letters the chances are as they were.
+    whole, alone = (model.apply({"params": each}, prompt)[..., 4:] for each in (params, lanes.of_letters(params)))
+    np.testing.assert_array_equal(whole, alone)
 
 
 # Verdicts
@@ -360,7 +389,7 @@ def _tree(text, test, *, reset=0.0, written=1.85, ngram=(2.9, 2.8, 1.86, 1.9), s
     dims = ("cell", "rate", "seed")
     reach = np.full((3, 2, 3, 12), reset) + spread[None, None, :, None]
     names = {"text": text, "alphabet": 64, "vocabulary": Vocabulary.characters("ab").to_json(), "units": [3, 2, 2],
-             "parameters": [9, 9, 9], "steps": 4, "prompt": "a"}  # fmt: skip
+             "parameters": [9, 9, 9], "prompt": "a"}  # fmt: skip
     nets = xr.Dataset(
         {
             "test_bits": (dims, bits), "validation_bits": ((*dims, "update"), bits[..., None]),
@@ -375,8 +404,8 @@ def _tree(text, test, *, reset=0.0, written=1.85, ngram=(2.9, 2.8, 1.86, 1.9), s
     baselines = xr.Dataset(
         {
             "ngram_test": (("text", "order"), orders), "ngram_validation": (("text", "order"), orders),
-            "source": (("text", "known"), np.array(source)[None] + np.zeros((3, 1))), "entropy": ("known", [*source]),
-            "lzma": ("text", [2.5] * 3),
+            "source_test": (("text", "known"), np.array(source)[None] + np.zeros((3, 1))),
+            "entropy": ("known", [*source]), "lzma": ("text", [2.5] * 3),
         },
         {"order": range(len(ngram))},
     )  # fmt: skip
@@ -404,15 +433,35 @@ def test_verdicts_on_the_source_follow_the_intervals(test, change, said):
 @pytest.mark.parametrize(
     ("test", "reset", "said"),
     [
-        ({"rnn": 1.9, "lstm": 1.8, "gru": 1.81}, 0.01, ["-", *["holds"] * 2, *["holds"] * 2, *["holds"] * 3]),
-        ({"rnn": 1.7, "lstm": 1.9, "gru": 1.7}, -0.01, ["-", "fails", "holds", *["fails"] * 5]),
-        ({"rnn": 1.7, "lstm": 1.86, "gru": 1.6}, 0.0, ["-", "open", "holds", "fails", "holds", *["open"] * 3]),
+        ({"rnn": 1.9, "lstm": 1.8, "gru": 1.81}, 0.03, ["-", *["holds"] * 2, *["holds"] * 2, *["holds"] * 3]),
+        ({"rnn": 1.7, "lstm": 1.9, "gru": 1.7}, 0.01, ["-", "fails", "holds", *["fails"] * 5]),
+        ({"rnn": 1.7, "lstm": 1.86, "gru": 1.6}, 0.02, ["-", "open", "holds", "fails", "holds", *["open"] * 3]),
     ],
 )
 def test_verdicts_on_real_text_follow_the_intervals(test, reset, said):
     rows = reporting.report(_tree("shakespeare", test, reset=reset))
     # Nets that are equal in all seeds: neither needs fewer bits.
     assert [row.verdict for row in rows] == [*said, *["not comparable"] * 3, "-"]
+
+
+@pytest.mark.parametrize(("seen", "said"), [(2, "holds"), (3, "fails"), (12, "fails")])
+def test_one_number_of_letters_with_which_something_is_missing_is_enough(seen, said):
+    tree = _tree("markov", GOOD)
+    nets = tree["nets"].to_dataset()
+    nets["reset_cost"].loc[{"cell": "gru", "seen": seen}] += 0.1  # a hundredth in the mean over all later ones
+    rows = {row.claim.split(":")[0]: row for row in reporting.report(tree) if "seen since a reset" in row.claim}
+    assert [row.verdict for row in rows.values()] == ["holds", "holds", said]
+    if said == "fails":
+        assert rows["gru"].measured == f"0.1000 with {seen} seen (of 3 to 12)"
+
+
+def test_what_real_text_is_to_miss_lies_beyond_every_n_gram():
+    tree = _tree("shakespeare", GOOD)  # orders 0 to 3: 4 to 8 characters
+    nets = tree["nets"].to_dataset()
+    nets["reset_cost"].loc[{"seen": slice(4, 8)}] += 0.05
+    rows = [row for row in reporting.report(tree) if "is missing" in row.claim]
+    assert [row.measured for row in rows] == ["0.0500"] * 3
+    assert all("4 to 8 characters" in row.claim for row in rows)
 
 
 def test_a_seed_that_diverged_counts_as_guessing():
@@ -458,6 +507,21 @@ def test_a_text_that_is_too_short_is_one_sentence(change, text):
         study.sweeps(replace(TINY, **change))
 
 
+@pytest.mark.parametrize(
+    ("order", "text"),
+    [
+        (30, "order=30 is too high for 7 characters: their codes must stay below 2^63"),
+        (400, "train has 360 numbers; it must have more than order=400"),
+    ],
+)
+def test_an_order_that_cannot_be_counted_is_one_sentence_before_training(order, text, capsys):
+    with pytest.raises(command.BadInput, match=re.escape(text)):
+        study.sweeps(replace(TINY, order=order))
+    options = ["--length", "400", "--letters", "3", "--streams", "4", "--steps", "5", "--reach", "4"]
+    assert study.main([*options, "--order", str(order), "--dry-run"]) == 2
+    assert text in capsys.readouterr().err
+
+
 def test_shakespeare_has_no_character_that_training_lacks(real_data):
     text = data_text.load_text("shakespeare", cache=real_data)
     train, validation, test = sources.split_text(text)
@@ -468,7 +532,15 @@ def test_shakespeare_has_no_character_that_training_lacks(real_data):
 @pytest.mark.slow
 def test_quick_shows_what_the_study_claims():
     verdicts = {row.claim: row.verdict for row in study.report(study.run(study.PRESETS["quick"]))}
-    assert verdicts["nothing needs fewer bits than the source"] == "holds"
-    assert {said for claim, said in verdicts.items() if claim.startswith("the n-gram model")} == {"holds"}
-    assert verdicts["contexts of 2 letters are better than of 5"] == "holds"
-    assert "holds" in {verdicts[f"{cell}: learns the source"] for cell in lanes.CELLS}
+    reset = "with 3 or more letters seen since a reset, nothing is missing at any number of them"
+    writes = "what it writes at temperature 1 costs the source its entropy rate"
+    ngrams = [f"the n-gram model of order {order} comes as near as {order} letters allow" for order in range(3)]
+    # Where three letters were seen the RNN misses 0.014 bits, [0.004, 0.024], the LSTM 0.009, [-0.002, 0.020], the GRU
+    # 0.005, [-0.010, 0.020]: open, holds, open, by so little that another rounding may decide it.
+    assert {verdicts.pop(f"{cell}: {reset}") for cell in lanes.CELLS} <= {"open", "holds"}
+    claims = [
+        *(f"{cell}: {claim}" for cell in lanes.CELLS for claim in ("learns the source", writes)),
+        "nothing needs fewer bits than the source", *ngrams, "contexts of 2 letters are better than of 5",
+    ]  # fmt: skip
+    beside = {"what LZMA adds for the test text behind the training text": "-"}
+    assert verdicts == dict.fromkeys(claims, "holds") | beside

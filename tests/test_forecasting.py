@@ -60,13 +60,13 @@ def lane(unoptimized):
 
 
 @pytest.mark.parametrize("cell", lanes.CELLS)
-def test_a_new_net_forecasts_the_mean_change(lane, cell):
+def test_a_new_net_forecasts_the_mean_difference(lane, cell):
     data, found = _panel("cycle"), lane(0.0, cell)
     fold = data.folds[1]
-    mean = data.change[data.fitted(fold)].mean()
-    np.testing.assert_allclose(found["change"], np.full(fold.test.stop - fold.test.start, mean), rtol=1e-4)
-    scale, choose = series.scales(data, fold), data.chosen_on(fold)
-    expected = np.mean(((data.change[choose] - scale.mean) / scale.std) ** 2)
+    mean = data.difference[data.training_windows(fold)].mean()
+    np.testing.assert_allclose(found["difference"], np.full(fold.test.stop - fold.test.start, mean), rtol=1e-4)
+    scale, held = series.scales(data, fold), data.validation_windows(fold)
+    expected = np.mean(((data.difference[held] - scale.mean) / scale.std) ** 2)
     np.testing.assert_allclose(found["validation_loss"], np.full(3, expected), rtol=1e-4)
 
 
@@ -78,33 +78,38 @@ def test_the_net_of_the_least_loss_is_the_one_that_forecasts(lane):
     # Updates that only make it worse are not taken.
     wild = lane(100.0)
     assert int(wild["chosen_step"]) == 0
-    np.testing.assert_allclose(wild["change"], lane(0.0)["change"], rtol=1e-5)
+    np.testing.assert_allclose(wild["difference"], lane(0.0)["difference"], rtol=1e-5)
     assert not bool(wild["diverged"])
 
 
-def test_the_linear_model_is_ridge_regression_chosen_on_the_windows_that_choose():
-    data = _panel("nonlinear")
-    fold, fit = data.folds[2], data.fitted(data.folds[2])
-    scale, choose = series.scales(data, fold), data.chosen_on(fold)
+@pytest.mark.parametrize("name", ["nonlinear", "walk"])
+def test_the_linear_model_is_ridge_regression_chosen_on_the_validation_windows(name):
+    data = _panel(name)
+    fold, fit = data.folds[2], data.training_windows(data.folds[2])
+    scale, held = series.scales(data, fold), data.validation_windows(fold)
     x = ((data.x - scale.x_mean) / scale.x_std)[..., 0]
-    y = (data.change - scale.mean) / scale.std
+    y = (data.difference - scale.mean) / scale.std
     middle, level = x[fit].mean(axis=0), y[fit].mean()
     best = np.inf
     for strength in lanes.STRENGTHS:
         rows = x[fit] - middle
-        penalty = strength * (fit.stop - fit.start) * np.eye(x.shape[1])
-        guess = level + (x - middle) @ np.linalg.solve(rows.T @ rows + penalty, rows.T @ (y[fit] - level))
-        loss = np.mean((guess - y)[choose] ** 2)
+        guess = np.full(len(x), level)
+        if np.isfinite(strength):
+            penalty = strength * (fit.stop - fit.start) * np.eye(x.shape[1])
+            guess = level + (x - middle) @ np.linalg.solve(rows.T @ rows + penalty, rows.T @ (y[fit] - level))
+        loss = np.mean((guess - y)[held] ** 2)
         if loss < best:
             best, expected, chosen = loss, guess[fold.test] * scale.std + scale.mean, strength
     found, strength = lanes._linear(data, 2)
-    assert strength == chosen
+    assert strength == chosen == lanes.baselines(data)[1][2]
+    assert (name == "walk") == (strength > 1)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_baselines_are_the_last_value_and_that_of_the_last_season():
     data = _panel("seasonal")
-    found = lanes.baselines(data)
+    found, penalties = lanes.baselines(data)
+    assert len(penalties) == len(data.folds)
     assert list(found) == ["naive", "seasonal naive", "linear", "best possible"]
     for number, fold in enumerate(data.folds):
         targets = data.target[fold.test]
@@ -166,6 +171,68 @@ def test_seeds_that_differ_widen_the_interval():
     assert alike.high - alike.low == pytest.approx(one.high - one.low)
     expected = np.sqrt(2.5 / 5)  # standard error over seeds, which leads here
     assert far.high - far.mean == pytest.approx(stdtrit(4, 0.975) * expected, rel=0.05)
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(5, 0.3), (5, 0.1), (20, 0.3)])
+def test_intervals_cover_where_both_seeds_and_time_vary(seeds, spread):
+    """Seeds that err by different amounts, at times that are hard for all: the mean over both is 1."""
+    rng, runs, t = np.random.default_rng(4), 1000, 200
+    noise = rng.normal(size=(runs, t + 50))
+    for i in range(1, t + 50):
+        noise[:, i] += 0.5 * noise[:, i - 1]
+    inside = np.zeros(3)
+    for row in noise[:, 50:]:
+        losses = 1.0 + row + spread * rng.normal(size=(seeds, 1)) + 0.3 * rng.normal(size=(seeds, t))
+        alone = intervals.mean_difference(losses.mean(axis=0), np.zeros(t))  # as if there were no seeds
+        still = losses.mean(axis=1)  # as if time were no matter
+        half = stdtrit(seeds - 1, 0.975) * still.std(ddof=1) / np.sqrt(seeds)
+        found = intervals.mean_difference(losses, np.zeros(t))
+        inside += [found.low <= 1.0 <= found.high, alone.low <= 1.0 <= alone.high, abs(still.mean() - 1) <= half]
+    assert 0.92 <= inside[0] / runs <= 0.985
+    assert inside[1] < inside[0]
+    assert inside[2] / runs < 0.90
+
+
+@pytest.mark.parametrize("ratio", [0.4, 1.0])
+def test_the_share_of_another_s_loss_is_covered_and_narrow(ratio):
+    """Squared errors that share their hard times: the other's mean is as uncertain as the difference."""
+    rng, runs, t = np.random.default_rng(5), 1000, 300
+    inside = np.zeros(2)
+    width = np.zeros(2)
+    for _ in range(runs):
+        level = np.empty(t)
+        now = 0.0
+        for i, each in enumerate(rng.normal(size=t)):
+            now = level[i] = 0.7 * now + 0.5 * each
+        level = np.exp(level)
+        others, own = (level * rng.chisquare(1, t) for _ in range(2))
+        losses = ratio * (0.9 * others + 0.1 * own)
+        found, plain = intervals.ratio_difference(losses, others), intervals.mean_difference(losses, others)
+        base = others.mean()
+        for place, (low, high) in enumerate([(found.low, found.high), (plain.low / base, plain.high / base)]):
+            inside[place] += low <= ratio - 1 <= high
+            width[place] += (high - low) / runs
+        assert found.mean == pytest.approx(losses.mean() / base - 1)
+        assert found.p == plain.p
+    assert 0.92 <= inside[0] / runs <= 0.98
+    if ratio < 1:  # a mean that is taken as known makes it far too wide
+        assert width[1] > 3 * width[0]
+        assert inside[1] == runs
+
+
+def test_a_share_of_a_third_loss_and_seeds_are_counted():
+    rng = np.random.default_rng(6)
+    others, base = rng.chisquare(1, 400), rng.chisquare(1, 400)
+    losses = others + rng.chisquare(1, (3, 400))
+    found = intervals.ratio_difference(losses, others, base)
+    assert found.mean == pytest.approx((losses.mean() - others.mean()) / base.mean())
+    # The delta method, written out for what is independent in time.
+    rest = (losses.mean(axis=0) - others - found.mean * base) / base.mean()
+    again = intervals.mean_difference(
+        rest + (losses.mean(axis=1) - losses.mean())[:, None] / base.mean(), np.zeros(400)
+    )  # fmt: skip
+    assert found.high - found.mean == pytest.approx(again.high - again.mean)
+    assert intervals.ratio_difference(others, others) == (0, 0, 0, 1)
 
 
 def test_p_is_where_the_interval_ends_at_zero():
@@ -230,9 +297,9 @@ def _results(name, levels, seeds=3, folds=2, m=200):
         {
             "forecast": ((*dims, "place"), forecast), "chosen_loss": (dims, loss), "chosen_step": (dims, loss),
             "baseline": (("model", "fold", "place"), baseline), "truth": (("fold", "place"), truth),
-            "naive_step": (("fold",), np.full(folds, 2.0)),
+            "naive_step": (("fold",), np.full(folds, 2.0)), "penalty": (("fold",), np.array([1.0, np.inf])[:folds]),
         },
-        {"cell": list(lanes.CELLS), "model": models},
+        {"cell": list(lanes.CELLS), "model": models, "rate": [0.1, 0.2]},
         {"unit": "units", "drawn": 1},
     )  # fmt: skip
 
@@ -247,9 +314,15 @@ def test_verdicts_follow_the_intervals():
     said = {(each.model, each.other): each.said for each in reporting.comparisons(tree)}
     assert said["linear", "naive"] == said["gru", "linear"] == said["rnn", "naive"] == "beats"
     assert said["rnn", "linear"] == "worse"
-    assert said["lstm", "linear"] == "equal"
+    assert said["lstm", "linear"] == "equivalent"
+    same = reporting.compare("walk", _results("walk", {**LEVELS, "linear": 1.0}), "linear", "naive")
+    assert (same.difference, same.said) == ((0, 0, 0, 1), "equivalent")  # not a digit apart
     found = {row.claim: row for row in reporting.report(tree)}
-    assert found["cycle: the linear model is the best possible one"].verdict == "holds"
+    best = found["cycle: the linear model is within 5 % of the best possible"]
+    assert (best.verdict, best.measured) == ("holds", "0.0 % (by losses alone +0.0 % [+0.0, +0.0] %)")
+    assert found["cycle: linear"].measured.endswith("0.0 % above the best possible loss; penalties 1, inf")
+    assert found["cycle: gru"].measured.endswith("rate 0.1; 0 of 6 nets stopped at update 0")
+    assert found["cycle: naive"].measured.endswith("(linear); 100.0 % above the best possible loss")
     assert found["cycle: gru"].verdict == "beats naive; beats seasonal naive; beats linear"
     assert "(linear)" in found["cycle: gru"].measured
 
@@ -280,13 +353,13 @@ def test_errors_are_those_written_out():
 def test_what_is_lost_against_the_best_forecast_is_the_distance_from_it():
     panel = _results("cycle", LEVELS)
     best, naive = (panel["baseline"].sel(model=model).values for model in ("best possible", "naive"))
-    found = reporting.compare("cycle", panel, "naive", "best possible").difference
+    found = reporting.from_best("cycle", panel, "naive").difference
     noise = np.mean((panel["truth"].values - best) ** 2)
     assert found.mean == pytest.approx(np.mean((naive - best) ** 2) / noise)
     # On a draw both ways of measuring agree, and this one is by far the surer.
     data = _panel("cycle", steps=3000)
     truth = data.values[np.concatenate([data.target[fold.test] for fold in data.folds])]
-    line, best = (lanes.baselines(data)[model].ravel() for model in ("linear", "best possible"))
+    line, best = (lanes.baselines(data)[0][model].ravel() for model in ("linear", "best possible"))
     plain = intervals.mean_difference((line - truth) ** 2, (best - truth) ** 2)
     ours = intervals.mean_difference((line - best) ** 2, np.zeros(len(truth)))
     assert plain.low < ours.mean < plain.high
@@ -302,12 +375,33 @@ def test_rates_are_chosen_for_each_fold_without_the_test_part():
     found = reporting.forecasts(panel, "gru")
     np.testing.assert_array_equal(found[:, 0], panel["forecast"].values[2, 0, 0])
     np.testing.assert_array_equal(found[:, 1], panel["forecast"].values[2, 1, 1])
+    # What the test part says changes nothing.
+    panel["truth"] = panel["truth"] + 5
+    panel["forecast"] = -panel["forecast"]
+    panel["forecast"][:, 0] = 1e3
+    np.testing.assert_array_equal(reporting.chosen_rates(panel, "gru"), [0, 1])
+    np.testing.assert_array_equal(reporting.chosen_rates(panel, "lstm"), [0, 0])
 
 
-def test_forecasts_that_are_no_numbers_are_worse():
-    panel = _results("cycle", LEVELS)
+def test_forecasts_that_are_no_numbers_are_worse_hold_nothing_and_are_not_counted():
+    panel = _results("walk", {**LEVELS, **dict.fromkeys(("linear", *lanes.CELLS), 1.2)})
     panel["forecast"][2, 0, 0, 1, 5] = np.inf
-    assert reporting.compare("cycle", panel, "gru", "naive").said == "worse"
+    assert reporting.compare("walk", panel, "gru", "naive").said == "worse"
+    tree = xr.DataTree.from_dict({"walk": panel})
+    found = {row.claim: row for row in reporting.report(tree)}
+    assert found["walk: gru is no better than the last value"].verdict == "open"
+    assert found["walk: lstm is no better than the last value"].verdict == "holds"
+    (many,) = (row.measured for claim, row in found.items() if claim.startswith("differences"))
+    assert "of 8 intervals" in many
+    assert many.endswith("3 with forecasts that are no numbers are left out")
+    lines = list(csv.DictReader(io.StringIO(reporting.files(tree)["comparisons.csv"].decode())))
+    assert [line["p_holm"] for line in lines if line["model"] == "gru"] == ["nan"] * 3
+    assert all(float(line["p_holm"]) <= 1 for line in lines if line["model"] != "gru")
+
+
+def test_a_net_is_nothing_to_compare_with():
+    with pytest.raises(ValueError, match="other='rnn' has losses of several seeds; compare with one of naive"):
+        reporting.compare("cycle", _results("cycle", LEVELS), "gru", "rnn")
 
 
 # Bad input
@@ -339,6 +433,6 @@ def test_a_series_too_short_for_its_folds_is_refused():
 @pytest.mark.slow
 def test_quick_shows_what_the_study_claims():
     verdicts = {row.claim: row.verdict for row in study.report(study.run(study.PRESETS["quick"]))}
-    claims = [claim for claim in verdicts if claim.endswith(("last value", "possible one", "the linear model"))]
+    claims = [claim for claim in verdicts if claim.endswith(("last value", "best possible", "the linear model"))]
     assert len(claims) == 8
     assert {verdicts[claim] for claim in claims} == {"holds"}
