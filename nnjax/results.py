@@ -121,13 +121,10 @@ def write_tree(path: Path, tree: xr.DataTree) -> str:
     """Write a DataTree as netCDF-4, atomically; returns its SHA-256."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp.nc")
-    try:
-        tree.to_netcdf(temporary, engine="h5netcdf")
-        return write_bytes(path, temporary.read_bytes())
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    # Made in memory: on a full disk HDF5 leaves files behind that it cannot close, over which the process falls.
+    content = io.BytesIO()
+    tree.to_netcdf(content, engine="h5netcdf")
+    return write_bytes(path, content.getvalue())
 
 
 def read_tree(path: Path) -> xr.DataTree:

@@ -233,27 +233,10 @@ def test_events_have_the_same_names_in_every_run(tmp_path):
     lock = ["mkdir .", "open .probe.tmp", "unlink .probe.tmp", "open lock", "truncate lock", "half of write lock",
             "write lock"]  # fmt: skip
     assert logs[0][: len(lock)] == lock
-    assert [event for event in logs[0] if "netcdf" in event] == [
-        f"{half}netcdf .results.nc.tmp.nc" for half in ("half of ", "")
-    ]
     start, chunks, rest = folders.phases(logs[0])
     assert logs[0][chunks.start].startswith("rename manifest.json")
-    assert logs[0][rest.start] == "half of netcdf .results.nc.tmp.nc"
+    assert logs[0][rest.start] == "open .results.nc.tmp"
     assert (start.start, rest.stop) == (0, len(logs[0]))
-
-
-def test_netcdf_is_caught_with_half_of_its_file(tmp_path):
-    watch = _watched(tmp_path, tmp_path, error="EIO")
-    watch.install()
-    try:
-        with pytest.raises(OSError, match="Input/output"):
-            xr.DataTree(xr.Dataset({"x": 1.0})).to_netcdf(tmp_path / "x.nc", engine="h5netcdf")
-        half = (tmp_path / "x.nc").stat().st_size
-        xr.DataTree(xr.Dataset({"x": 1.0})).to_netcdf(tmp_path / "x.nc", engine="h5netcdf")
-    finally:
-        watch.uninstall()
-    assert half == (tmp_path / "x.nc").stat().st_size // 2
-    assert not hasattr(xr.DataTree.to_netcdf, "__wrapped__")
 
 
 def test_only_what_cleans_up_may_fail_without_a_word():
@@ -261,7 +244,7 @@ def test_only_what_cleans_up_may_fail_without_a_word():
     assert writes.failed(2, said, "ENOSPC", "write lock") == ""
     assert "does not say EIO" in writes.failed(2, said, "EIO", "write lock")
     assert "ended with 0" in writes.failed(0, "", "ENOSPC", "fsync chunks/s/c0.npz")
-    assert writes.failed(0, "", "ENOSPC", "unlink .results.nc.tmp.nc") == ""
+    assert writes.failed(0, "", "ENOSPC", "unlink .results.nc.tmp") == ""
     assert "ended with 0" in writes.failed(0, "Traceback (most recent call last)", "EIO", "unlink x")
 
 

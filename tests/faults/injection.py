@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import builtins
 import errno
-import functools
 import io
 import json
 import os
@@ -46,7 +45,7 @@ def clean(name: str) -> str:
 
 
 class Watch:
-    """Stands in for open, write, truncate, fsync, rename, mkdir, unlink, and for netCDF, which writes in C."""
+    """Stands in for open, write, truncate, fsync, rename, mkdir and unlink. What is written in C goes by unseen."""
 
     def __init__(self, plan: dict[str, Any]):
         self.plan, self.root = plan, os.path.realpath(plan["root"])
@@ -65,19 +64,10 @@ class Watch:
 
         self.real["flock"] = fcntl.flock
         fcntl.flock = self.flock
-        import xarray
-
-        self.real["netcdf"] = real = xarray.DataTree.to_netcdf
-        xarray.DataTree.to_netcdf = functools.wraps(real)(  # type: ignore[method-assign]
-            lambda tree, path=None, *rest, **options: self.netcdf(tree, path, *rest, **options)
-        )
 
     def uninstall(self) -> None:
         import fcntl
 
-        import xarray
-
-        xarray.DataTree.to_netcdf = self.real["netcdf"]  # type: ignore[method-assign]
         io.open = builtins.open = self.real["open"]  # type: ignore[assignment]
         os.open, fcntl.flock = self.real["os.open"], self.real["flock"]
         for name in self._os:
@@ -115,7 +105,7 @@ class Watch:
             self._note(event)
             self.failing = True
             self._fail(code)
-        elif self.failing and self.plan.get("lasting") and event.split()[0] in ("open", "write", "mkdir", "netcdf"):
+        elif self.failing and self.plan.get("lasting") and event.split()[0] in ("open", "write", "mkdir"):
             self._fail(code)
 
     def _fail(self, code: str) -> None:
@@ -182,23 +172,6 @@ class Watch:
         if name is None or mode != "a+":
             return self.real["open"](file, mode, buffering, *rest, **options)
         return io.TextIOWrapper(io.BufferedRandom(_File(self, name, file, mode)), *rest, **options)
-
-    def netcdf(self, tree: Any, path: Any, *rest: Any, **options: Any) -> Any:
-        """HDF5 writes without Python: the file is cut to a half, and then is whole."""
-        name = self.inside(path)
-        made = self.real["netcdf"](tree, path, *rest, **options)
-        if name is None:
-            return made
-        event = self.event("netcdf", name)
-        with self.real["open"](path, "rb") as file:
-            content = file.read()
-        os.truncate(path, len(content) // 2)
-        self.before(event)
-        self.after(f"half of {event}")
-        with self.real["open"](path, "wb") as file:
-            file.write(content)
-        self.after(event)
-        return made
 
     def fsync(self, descriptor: Any) -> None:
         number = descriptor if isinstance(descriptor, int) else descriptor.fileno()

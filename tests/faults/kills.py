@@ -128,6 +128,6 @@ def at_every_write(bench: Bench, study: Study, numbers: Sequence[int], done: set
 ROWS = [
     Row("kill", "SIGKILL at a random time", "final hashes equal an uninterrupted run's", 5, 300, at_random,
         phases=PHASES),
-    Row("points", "SIGKILL between every two calls that write (lock, open, half a write, netCDF, fsync, rename, ...)",
+    Row("points", "SIGKILL between every two calls that write (lock, open, half a write, fsync, rename, ...)",
         "nothing torn after any kill, the same hashes after the last", None, None, at_every_write),
 ]  # fmt: skip

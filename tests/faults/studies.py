@@ -86,9 +86,18 @@ TINY = {
         "--recipe-steps 20 --recipe-rates 0.01 0.1 --recipe-seeds 2 --curve-n 20 40 --curve-l2 0.0 0.1 --linear-n 12 "
         "--linear-p 3 --linear-draws 2 --validation-n 40 --test-n 40"
     ),
+    "sequence_shapes": (
+        "--cells gru --seeds 2 --rates 0.01 0.1 --validation-n 20 --units 3 --hidden 4 --embedding 2 --batch 10 "
+        "--evaluations 2 --steps 4 --strip-validation-n 4 --strip-test-n 3 --tag-digits 2 --tag-n 12 --tag-steps 4 "
+        "--number-digits 2 --number-n 12 --number-units 3 --number-steps 4"
+    ),
     "transfer_learning": (
         "--seeds 2 --n 2 4 --rates 0.01 0.1 --features 2 --hidden 4 --source-steps 4 --steps 4 --batch 10 --unfreeze "
         "1 --validation-n 20 --test-n 20"
+    ),
+    "translation": (
+        "--pairs 40 --held-out 12 --merges 20 --longest 60 --attentions none additive --seeds 2 --rates 0.01 --units 3 "
+        "--embedding 2 --batch 8 --updates 4 --evaluations 2 --beams 2 --rounds 2 --looked 5 --shown 2"
     ),
     "wann_search": (
         "--tasks xor --islands 1 --migrate-every 0 --seeds 2 --population 32 --generations 40 --tournament 4 --trials "

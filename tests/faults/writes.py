@@ -178,7 +178,7 @@ def tiny_disk(bench: Bench, study: Study, numbers: Sequence[int], done: set[str]
 
 
 ROWS = [
-    Row("writes", "ENOSPC, EIO or EACCES at the Nth call that writes (lock, probe and netCDF too), by injection",
+    Row("writes", "ENOSPC, EIO or EACCES at the Nth call that writes (lock and probe too), by injection",
         "one sentence, exit code 2 (0 with the same hashes where only cleaning up failed), no torn visible file; "
         "resumes to the same hashes", None, None, injected),
     Row("disk", "a tiny real file system", "the same", 1, 24, tiny_disk),
