@@ -70,13 +70,13 @@ def _along(axes: Axes, some: Parts) -> None:
     updates = some.nets["update"].values
     for place, (arm, rate) in enumerate(zip(some.arms, chosen_rates(some), strict=True)):
         band(axes, updates, losses(some)[place, rate], label=_label(arm), color=_COLOR[arm])
-        train = losses(some, "train_loss")[place, rate].mean(0)
+        train = losses(some, "running_loss")[place, rate].mean(0)
         axes.plot(updates, train, ":", color=_COLOR[arm], linewidth=1)
     axes.set(xlabel="updates", ylabel="loss, nats a subword")
     if some.measure == EXACT:  # losses with and without attention are powers of ten apart
         found = losses(some)
         axes.set(yscale="log", ylim=(found.min() / 2, 2 * found[:, :, :, 0].max()))
-    axes.set_title("validation (dotted: training) loss")
+    axes.set_title("validation loss; dotted: of pairs just learned from")
 
 
 def _score_along(axes: Axes, some: Parts) -> None:

@@ -103,9 +103,9 @@ def lane(
       looked: test sentences, from the first on, whose attention is returned.
 
     Returns:
-      ``train_loss``, ``validation_loss`` (evaluations,), nats a token; ``watched`` (evaluations, n, steps), validation
-      sentences written greedily at each; ``written`` (searches, n, steps), test sentences, and ``weights`` (looked,
-      steps, s) of the greedy ones, by the parameters with the least validation loss, of ``chosen_update`` ();
+      ``running_loss``, ``validation_loss`` (evaluations,), nats a token; ``watched`` (evaluations, n, steps),
+      validation sentences written greedily at each; ``written`` (searches, n, steps), test sentences, and ``weights``
+      (looked, steps, s) of the greedy ones, by the parameters with the least validation loss, of ``chosen_update`` ();
       ``diverged`` ().
     """
     source, target = vocabularies
@@ -127,7 +127,7 @@ def lane(
     greedy, weights = written(model, params, test, steps)
     beam, _ = written(model, params, test, steps, beams=beams, length_penalty=length_penalty)
     return {
-        "train_loss": result.history["train_loss"],
+        "running_loss": result.history["running_loss"],
         "validation_loss": result.history["validation_loss"],
         "watched": watched,
         "written": jnp.stack([greedy, beam]),

@@ -205,7 +205,9 @@ def _enough(some: Parts, arm: str, goal: float, what: str) -> Row:
 
 
 def _more_than_none(some: Parts, arm: str) -> Row:
-    return _beats(some, f"{_named(arm)} is better than none", counts(some, arm), counts(some, NONE))
+    updates = int(some.nets["update"][-1])
+    claim = f"after {updates} updates {_named(arm)} is better than none ({_facts(some, NONE)})"
+    return _beats(some, claim, counts(some, arm), counts(some, NONE))
 
 
 def _more_than_order(some: Parts, arm: str) -> Row:

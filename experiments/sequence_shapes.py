@@ -253,7 +253,7 @@ def sweeps(config: Config) -> dict[str, partial]:
         every = panel.steps // config.evaluations
         training = TrainConfig(
             steps=panel.steps, batch_size=config.batch, evaluate_every=every, select="validation_loss",
-            evaluation_batch=lanes.EVALUATION_BATCH,
+            evaluate=("validation",), evaluation_batch=lanes.EVALUATION_BATCH,
         )  # fmt: skip
         found[name] = partial(
             sweep, partial(panel.lane, learning=lanes.Learning(training, config.clip)),

@@ -109,7 +109,7 @@ def test_the_rate_falls_to_zero_and_a_gradient_is_limited():
 def test_a_tiny_run_fills_every_cell(tiny):
     nets, looked, baselines, test = (tiny[name].to_dataset() for name in ("nets", "looked", "baselines", "test"))
     lane = {"attention": 2, "rate": 2, "seed": 2}
-    assert nets["validation_loss"].sizes == nets["train_loss"].sizes == {**lane, "update": 2}
+    assert nets["validation_loss"].sizes == nets["running_loss"].sizes == {**lane, "update": 2}
     assert nets["validation_score"].sizes == {**lane, "update": 2}
     assert nets["written"].sizes == {**lane, "search": 2, "sentence": 12}
     assert nets["counts"].sizes == {**lane, "search": 2, "sentence": 12, "count": 2}
@@ -117,7 +117,7 @@ def test_a_tiny_run_fills_every_cell(tiny):
     assert looked["tokens"].sizes["shown"] == 2
     assert baselines["counts"].sizes == {"baseline": 2, "sentence": 12, "count": 2}
     assert test["words"].sizes == {"sentence": 12}
-    for name in ("train_loss", "validation_loss", "validation_score"):
+    for name in ("running_loss", "validation_loss", "validation_score"):
         assert np.isfinite(nets[name]).all()
     assert not nets["diverged"].any()
     assert (nets["counts"].isel(count=1) == 1).all()
@@ -203,7 +203,7 @@ def _sweep(lane, axes, *, data, coords, **rest):
     update = len(coords["update"])
     return xr.Dataset(
         {
-            "train_loss": ((*axes, "update"), random.random((*sizes, update))),
+            "running_loss": ((*axes, "update"), random.random((*sizes, update))),
             "validation_loss": ((*axes, "update"), random.random((*sizes, update))),
             "chosen_update": (tuple(axes), np.ones(sizes, int)), "diverged": (tuple(axes), np.zeros(sizes, bool)),
             "watched": ((*axes, "update", "held", "place"), some(data["validation"], update)),
@@ -408,6 +408,8 @@ def test_sentences_need_sacrebleu(monkeypatch):
 def test_quick_shows_what_the_study_claims():
     verdicts = {row.claim: row.verdict for row in study.report(study.run(study.PRESETS["quick"]))}
     assert verdicts["additive attention: unseen numbers are right"] == "holds"
-    assert verdicts["additive attention is better than none"] == "holds"
+    assert [verdict for claim, verdict in verdicts.items() if "additive attention is better than none" in claim] == [
+        "holds"
+    ]
     goes = "additive attention goes backwards: while units are written it is further back than while tens are"
     assert verdicts[goes] == "holds"
