@@ -67,11 +67,13 @@ def short_of_memory(bench: Bench, study: Study, numbers: Sequence[int], done: se
 
     def case(number: int) -> str:
         rng, out = bench.rng("memory", study, number), place / str(number)
-        remove(out)
         kind = KINDS[turn(numbers, number, len(KINDS))] if suits(study) else "python"
-        plan = {"memory": {"kind": kind, "at": rng.choice((1, 2, 3))}}
-        ended = bench.start(study, out, plan).wait()
-        if ended.code == 0:
+        for at in (rng.choice((1, 2, 3)), 1):  # the smallest studies do not come to a third time
+            remove(out)
+            ended = bench.start(study, out, {"memory": {"kind": kind, "at": at}}).wait()
+            if ended.code:
+                break
+        else:
             return f"{kind}: memory was never short"
         if ended.code != 2 or not ended.clean:
             return f"{kind}: ended with {ended.code}: {ended.said()}"
