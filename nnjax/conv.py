@@ -311,7 +311,7 @@ def _fast_convolution(lhs: jax.Array, rhs: jax.Array, window: _Window, precision
 
     Measured on two Zen 4 cores with jax 0.10: an odd number of channels above one costs up to three times as
     much as one channel of zeros more; few channels in and at most 16 out, up to eight times `_blocked`; a kernel as
-    large as a picture, as in the gradient of a kernel, up to 2.4 times `_piecewise`.
+    large as a picture, as in the gradient of a kernel, up to 2.2 times `_piecewise`.
     """
     channels, features = rhs.shape[2:]
     if channels % 2 and channels > 1:
