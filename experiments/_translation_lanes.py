@@ -23,7 +23,7 @@ ARMS = (NONE, "dot", "general", "additive")
 """What the decoder looks at the source with."""
 GREEDY, BEAM = SEARCHES = ("greedy", "beam")
 
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 64
 """Pairs at once in evaluation."""
 WRITING_BATCH = 100
 """Sentences that are written at once."""
