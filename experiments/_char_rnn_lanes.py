@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from experiments._recurrent_training import falling_adam
 from nnjax import losses, models
 from nnjax.data.text import UNKNOWN
 from nnjax.models import recurrent
@@ -139,17 +139,10 @@ def lane(
         "validation": (own["validation"][:, :-1], own["validation"][:, 1:]),
     }
 
-    def optimizer(h: Mapping[str, Array]) -> optax.GradientTransformation:
-        falling = optax.cosine_decay_schedule(1.0, config.steps or 0)
-        return optax.chain(
-            optax.clip_by_global_norm(clip), optax.scale_by_adam(), optax.scale_by_schedule(falling),
-            optax.scale(-h["rate"]),
-        )  # fmt: skip
-
     train = make_train(
         with_resets(models.network(model), resets),
         losses.token_cross_entropy,
-        optimizer,
+        lambda h: falling_adam(h["rate"], clip, config.steps or 0),
         config,
         metrics={"bits": bits},
     )

@@ -50,8 +50,9 @@ def plot(results: xr.DataTree) -> dict[str, Figure]:
         _tags(axes[1, 0], some["tags"], cells_of(some))
         _numbers(axes[1, 1], some["numbers"])
         seeds = some["vector"].sizes["seed"]
+        rates = "; rates chosen on validation data" if some["vector"].sizes["rate"] > 1 else ""
         made.supxlabel(
-            f"digits of 8 x 8 pixels; mean and 95 % t-interval of {seeds} seeds; rates chosen on validation data",
+            f"digits of 8 x 8 pixels; mean and 95 % t-interval of {seeds} seeds{rates}",
             fontsize=8,
         )
         return {"sequence_shapes": made, "attention": _attention(some["numbers"])}

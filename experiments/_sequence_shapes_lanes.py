@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from experiments._recurrent_training import falling_adam
 from experiments._sequence_shapes_strips import NAMES, SIDE, Part, shuffled, tagged_strips
 from nnjax import losses, models
 from nnjax.models.sequences import RNNClassifier, SequenceGenerator, SequenceTagger, generate
@@ -60,15 +60,10 @@ def learn(
     augment: Augment | None = None,
 ) -> Result:
     """A run with Adam, its rate falling to zero from ``hparams["rate"]``."""
-
-    def optimizer(h: Mapping[str, Array]) -> optax.GradientTransformation:
-        falling = optax.cosine_decay_schedule(1.0, learning.config.steps or 0)
-        return optax.chain(
-            optax.clip_by_global_norm(learning.clip), optax.scale_by_adam(), optax.scale_by_schedule(falling),
-            optax.scale(-h["rate"]),
-        )  # fmt: skip
-
-    train = make_train(network, loss, optimizer, learning.config, augment=augment)
+    train = make_train(
+        network, loss, lambda h: falling_adam(h["rate"], learning.clip, learning.config.steps or 0), learning.config,
+        augment=augment,
+    )  # fmt: skip
     return train(key, hparams, splits)
 
 

@@ -1,4 +1,4 @@
-"""What translators are measured against: the most similar training pair, and one word's likeliest after the other."""
+"""What translators are measured against: the most similar training pair, and each subword's likeliest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from nnjax.data.text import END, PAD
 
-NEAREST, WORDS = BASELINES = ("nearest pair", "word by word")
+NEAREST, WORDS = BASELINES = ("nearest pair", "subword by subword")
 _CHUNK = 200
 
 
@@ -92,7 +92,7 @@ def _together(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> t
     return tuple(np.concatenate(each).astype(np.int64) for each in (s, t, places))
 
 
-def word_by_word(best: np.ndarray, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
+def subword_by_subword(best: np.ndarray, asked: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Each token's likeliest in the source's order; what has none is left out."""
     found = [best[source] for source in asked]
     return [row[row != PAD] for row in found]

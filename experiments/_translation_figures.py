@@ -18,6 +18,7 @@ from experiments._translation_report import (
     lane_of,
     losses,
     masked,
+    order_kept,
     parts,
 )
 from experiments._translation_scores import BLEU, EXACT, measured
@@ -101,7 +102,7 @@ def _test(axes: Axes, some: Parts) -> None:
         found = float(measured(some.measure, lambda a: a, baseline_counts(some, name)).mean)
         axes.axhline(found, color="0.4", linestyle=_LINE[name], linewidth=1, label=name)
     if some.measure == EXACT:
-        most = float(some.test["order_kept"].mean())
+        most = float(order_kept(some).mean())
         axes.axhline(most, color="black", linestyle="--", linewidth=1, label="most in the same order")
     else:
         axes.axhline(GOAL, color="black", linestyle="--", linewidth=1, label="asked for")
@@ -120,7 +121,7 @@ def _by_length(axes: Axes, some: Parts) -> None:
         axes.plot(x, mean, "o-", color=_COLOR[arm], markersize=3)
         axes.fill_between(x, low, high, color=_COLOR[arm], alpha=0.2, linewidth=0)
     if some.measure == EXACT:
-        kept = some.test["order_kept"].values
+        kept = order_kept(some)
         axes.plot(x, [kept[mask].mean() for mask in masks], "--", color="black", linewidth=1.1)
     axes.set(xlabel="words of the source", ylabel=_unit(some), **_limits(some))
     axes.set_title("by length")

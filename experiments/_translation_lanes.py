@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from experiments._recurrent_training import falling_adam
 from experiments._translation_corpora import source_of, target_of
 from nnjax import losses, models
 from nnjax.batches import in_batches
@@ -69,14 +69,6 @@ def written(
     return tokens, attention
 
 
-def rule(rate: Array, clip: float, updates: int) -> optax.GradientTransformation:
-    """Adam with a rate that falls to zero along half a cosine, the gradient's norm limited."""
-    falling = optax.cosine_decay_schedule(1.0, updates)
-    return optax.chain(
-        optax.clip_by_global_norm(clip), optax.scale_by_adam(), optax.scale_by_schedule(falling), optax.scale(-rate)
-    )
-
-
 def lane(
     key: Key,
     hparams: Mapping[str, Array],
@@ -112,7 +104,7 @@ def lane(
     kind = None if attention == NONE else attention
     model = EncoderDecoder(source, target, units, embedding, kind, dropout)
     train = make_train(
-        halves(model), losses.token_cross_entropy, lambda h: rule(h["rate"], clip, config.steps or 0), config
+        halves(model), losses.token_cross_entropy, lambda h: falling_adam(h["rate"], clip, config.steps or 0), config
     )
     splits = {name: weighted(data[name]) for name in ("train", "validation")}
     validation, test = source_of(data["validation"]), source_of(data["test"])

@@ -43,6 +43,15 @@ def counts_of(measure: str, written: Sequence[str], references: Sequence[str]) -
     return np.array([(each.sys_len, each.ref_len, *each.counts, *each.totals) for each in found], np.int32)
 
 
+def signature() -> str:
+    """How BLEU is counted, in sacrebleu's own words, which others can compare by."""
+    from sacrebleu.metrics import BLEU as Metric
+
+    metric = Metric()
+    metric.corpus_score(["a"], [["a"]])  # which tells it how many references there are
+    return str(metric.get_signature())
+
+
 def chrf_of(written: Sequence[str], references: Sequence[str]) -> float:
     """chrF of all sentences by sacrebleu, 0 to 100 (Popović, 2015)."""
     from sacrebleu.metrics import CHRF

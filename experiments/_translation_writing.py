@@ -121,7 +121,7 @@ def baseline_texts(material: Material, measure: str, rounds: int) -> xr.Dataset:
     source, target = (baselines.trimmed(side(material.train)) for side in (source_of, target_of))
     asked, size = source_of(material.test), len(material.source)
     places = baselines.nearest(source_of(material.train), asked, size)
-    words = baselines.word_by_word(baselines.lexicon(source, target, size, rounds), baselines.trimmed(asked))
+    words = baselines.subword_by_subword(baselines.lexicon(source, target, size, rounds), baselines.trimmed(asked))
     written = {
         baselines.NEAREST: [material.target.decode(target[place]) for place in places],
         baselines.WORDS: [material.target.decode(row) for row in words],
@@ -140,7 +140,7 @@ def baseline_texts(material: Material, measure: str, rounds: int) -> xr.Dataset:
 
 
 def asked_pairs(material: Material) -> xr.Dataset:
-    """The test pairs, the words of each source, and of numbers whether both languages have the same order."""
+    """The test pairs, the words of each source, and of numbers how many groups of digits have units before tens."""
     import xarray as xr
 
     pairs, numbers = material.corpus.pairs.test, material.corpus.numbers
@@ -150,5 +150,5 @@ def asked_pairs(material: Material) -> xr.Dataset:
         "words": ("sentence", [corpora.words_of(text) for text in pairs.source]),
     })  # fmt: skip
     if numbers is not None:
-        found["order_kept"] = ("sentence", [not corpora.turned(number) for number in numbers])
+        found["turned"] = ("sentence", [len(corpora.turned(number)) for number in numbers])
     return found

@@ -7,7 +7,6 @@ import xarray as xr
 from experiments import _sequence_shapes_lanes as lanes
 from experiments import _sequence_shapes_report as reporting
 from experiments import sequence_shapes as study
-from nnjax.statistics import Interval
 
 
 def test_letters_of_ten_names_by_hand():
@@ -21,14 +20,6 @@ def test_letters_of_ten_names_by_hand():
 def test_powers_are_of_the_first_by_seed():
     exact = np.array([[0.9, 0.5, 0.1], [0.5, 0.0, 1.0]])
     np.testing.assert_allclose(reporting.powers(exact), [[0.9, 0.81, 0.729], [0.5, 0.25, 0.125]])
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "said"),
-    [(0.1, 0.3, "holds"), (-np.inf, 0.3, "holds"), (0.31, 0.4, "fails"), (0.0, 0.05, "fails"), (0.15, 0.3, "open")],
-)
-def test_verdicts_between_limits(low, high, said):
-    assert reporting.inside(Interval(0.2, 0.1, 0.3), low, high) == said
 
 
 def _dataset(axes, values):
@@ -81,8 +72,9 @@ def _said(tree, words):
 
 def test_everything_holds_where_it_does():
     rows = reporting.report(_tree())
-    assert {row.verdict for row in rows} == {"holds", "not comparable"}
-    assert [row.verdict for row in rows].count("not comparable") == 1
+    said = [row.verdict for row in rows]
+    assert set(said) == {"holds", "not comparable", "-"}
+    assert said.count("not comparable") == said.count("-") == 1
 
 
 @pytest.mark.parametrize(
@@ -93,7 +85,6 @@ def test_everything_holds_where_it_does():
         ({"cell": (0.95, 0.95)}, "reads the order", "fails"),
         ({"cell": (0.88, 0.5)}, "all pixels at once", "fails"),
         ({"cell": (0.9101, 0.5)}, "all pixels at once", "holds"),
-        ({"mean": (0.5, 0.45)}, "knows no order", "fails"),
         ({"exact": 0.9}, "writes the name", "fails"),
         ({"exact": 1.0}, "writes the name", "fails"),
         ({"name": 0.95}, "is a digit's name", "fails"),

@@ -16,6 +16,7 @@ from experiments import _translation_scores as scores
 from experiments import _translation_writing as writing
 from experiments import command
 from experiments import translation as study
+from experiments._recurrent_training import falling_adam
 from nnjax import losses, results
 from nnjax.data.pairs import Pairs, PairSet
 from nnjax.models.translation import EncoderDecoder, translate
@@ -66,6 +67,18 @@ def test_halves_are_the_model_for_any_number_of_columns(started, unoptimized):
         assert stats == {}
 
 
+def test_arms_of_a_seed_begin_alike_but_for_what_attention_adds(unoptimized):
+    x = _model()[1]
+    with unoptimized():
+        first, more = (
+            jax.jit(lanes.halves(_model(kind)[0]).init)(jax.random.key(3), x[:1])[0]["model"]
+            for kind in (None, "additive")
+        )
+    assert set(first) < set(more)
+    for name, own in first.items():
+        jax.tree.map(np.testing.assert_array_equal, own, more[name])
+
+
 def test_a_loss_is_that_of_all_tokens_alike():
     _, x = _model()
     logits = np.random.default_rng(1).normal(size=(6, 4, 8)).astype(np.float32)
@@ -92,7 +105,7 @@ def test_what_is_written_in_parts_is_what_is_written_at_once(started, unoptimize
 
 
 def test_the_rate_falls_to_zero_and_a_gradient_is_limited():
-    rule = lanes.rule(jnp.asarray(0.1), 1.0, 10)
+    rule = falling_adam(jnp.asarray(0.1), 1.0, 10)
     state = rule.init(jnp.zeros(2))
     steps = []
     for _ in range(11):
@@ -123,7 +136,6 @@ def test_a_tiny_run_fills_every_cell(tiny):
     assert (nets["counts"].isel(count=1) == 1).all()
     right = nets["written"] == test["reference"]
     np.testing.assert_array_equal(nets["counts"].isel(count=0).values, right.transpose(*nets["written"].dims).values)
-    # Arms of a seed begin alike, but for what attention adds.
     assert nets.attrs["parameters"][0] < nets.attrs["parameters"][1]
 
 
@@ -251,6 +263,32 @@ def test_sentences_shown_are_turned_numbers_or_of_middle_length():
     assert writing.shown(made, 2, 4).tolist() == [0, 1]
 
 
+def test_a_lane_is_judged_by_what_it_looked_at_while_it_wrote():
+    """One lane looks at tens and units crosswise, another in the source's order; a wrong number counts for neither."""
+    numbers = np.array([23, 45, 61])
+    pairs = Pairs(tuple(map(corpora.english, numbers)), tuple(map(corpora.german, numbers)))
+    material = corpora.material(corpora.Corpus(PairSet("numbers", pairs, pairs, pairs), numbers), 0, 60)
+    right = corpora.target_of(material.test)
+    wrong = right.copy()
+    wrong[2, 0] = right[0, 0]
+    weights = np.zeros((2, *right.shape, 10))
+    for row, number in enumerate(numbers):
+        units = len(corpora.german(number % 10)) - (number % 10 == 1)  # "eins" alone, "ein" in a longer word
+        weights[0, row, :units, 8] = weights[0, row, units:, 2] = 1
+        weights[1, row, :units, 2] = weights[1, row, units:, 8] = 1
+    lane = {"attention": ["additive"], "rate": [0.1], "seed": [0, 1]}
+    raw = xr.Dataset(
+        {
+            "written": ((*lane, "search", "sentence", "place"), np.stack([wrong] * 2)[None, None, :, None]),
+            "weights": ((*lane, "looked", "place", "source_place"), weights[None, None]),
+        },
+        {**lane, "search": ["greedy"]},
+    )
+    texts = writing.texts_of(raw["written"], material.target)
+    assert texts.values[0, 0, 0, 0].tolist()[:2] == ["dreiundzwanzig", "fünfundvierzig"]
+    np.testing.assert_array_equal(writing._backwards(raw, texts, material, numbers), [[[1.0, 0.0]]])
+
+
 # Verdicts
 
 
@@ -279,16 +317,16 @@ def _tree(counts, *, measure=scores.EXACT, backwards=0.95, baselines=None, words
         {"attention": ["none", "additive"], "rate": [0.1, 0.2], "seed": range(seeds), "search": ["greedy", "beam"],
          "update": [5]},
         {"measure": measure, "guess": 4.0, "parameters": [9, 11], "beams": 5, "longest": 20, "pairs": 30,
-         "left_out": 2, "corpus": "numbers"},
+         "left_out": 2, "corpus": "numbers", "length_penalty": 1.0, "signature": "nrefs:1"},
     )  # fmt: skip
     found = np.zeros((2, n, k), int) if baselines is None else baselines
     base = xr.Dataset(
         {"counts": (("baseline", "sentence", "count"), found), "chrf": ("baseline", [1.0, 2.0])},
-        {"baseline": ["nearest pair", "word by word"]},
+        {"baseline": ["nearest pair", "subword by subword"]},
     )
     test = xr.Dataset({
         "words": ("sentence", np.arange(n) if words is None else words),
-        "order_kept": ("sentence", np.arange(n) < (0.3 * n if kept is None else kept)),
+        "turned": ("sentence", (np.arange(n) * 37 % 100 >= (30 if kept is None else kept)).astype(int)),
     })  # fmt: skip
     return xr.DataTree.from_dict({"nets": nets, "baselines": base, "test": test, "looked": xr.Dataset()})
 
@@ -308,6 +346,19 @@ def test_verdicts_on_numbers_follow_the_intervals():
     wide = _exact(1.0)
     wide[0, 60:, 0] = 0
     assert _verdicts(_tree({"none": _exact(0.2), "additive": wide}, backwards=0.79))[0] == "open"
+
+
+def test_length_is_compared_among_numbers_with_as_many_turned_groups():
+    """Long numbers that are wrong for having two groups turned say nothing of their length."""
+    turned = np.where(np.arange(100) < 60, np.arange(100) % 2, 1 + np.arange(100) % 2)
+    none = np.ones((4, 100, 2), int)
+    none[:, turned == 2, 0] = 0
+    none[:, :10, 0] = np.arange(4)[:, None] > 0  # one seed is worse at short ones
+    tree = _tree({"none": none, "additive": _exact(1.0)})
+    tree["test"] = xr.DataTree(tree["test"].to_dataset().assign(turned=("sentence", turned)))
+    (row,) = [row for row in reporting.report(tree) if "long numbers" in row.claim]
+    assert (row.measured[0], row.verdict) == ("+", "open")
+    assert "one group of digits turned" in row.quantity
 
 
 def test_no_number_that_is_right_has_no_attention_to_judge():
@@ -342,8 +393,12 @@ def test_a_beam_that_finds_worse_fails():
     nets = tree["nets"].to_dataset()
     nets["counts"][0, 0, :, 1, :100, 2:6] //= 2
     tree["nets"] = xr.DataTree(nets)
-    beams = [row for row in reporting.report(tree) if "a beam of 5" in row.claim]
+    rows = reporting.report(tree)
+    beams = [row for row in rows if "a beam of 5" in row.claim]
     assert [row.verdict for row in beams] == ["fails", "holds"]
+    # Of fewer sentences than the official ones the claim says so.
+    assert "on the first 200 sentences of the test set of 2016" in rows[0].claim
+    assert "beam of 5, length penalty 1; nrefs:1" in rows[-2].quantity
 
 
 def test_rates_are_chosen_by_validation_and_a_seed_that_diverged_counts_as_guessing():

@@ -310,7 +310,7 @@ def test_model_1_finds_which_word_is_which():
     targets = [np.array(each) for each in ([14, 15], [14, 16], [17, 16])]
     best = baselines.lexicon(sources, targets, 8, 20)
     assert best[[the, house, book, a]].tolist() == [14, 15, 16, 17]
-    found = baselines.word_by_word(best, [np.array([a, house]), np.array([UNKNOWN, book])])
+    found = baselines.subword_by_subword(best, [np.array([a, house]), np.array([UNKNOWN, book])])
     assert [row.tolist() for row in found] == [[17, 15], [16]]
 
 
