@@ -1,4 +1,4 @@
-"""What the studies of recurrent nets train with."""
+"""The rule that char_rnn, translation and sequence_shapes train with."""
 
 from __future__ import annotations
 

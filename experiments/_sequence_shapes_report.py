@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 PANELS = ("vector", "columns", "caption", "tags", "numbers")
 MLP = "mlp"
 READS = 0.9
-"""Accuracy that a net on all pixels has at least."""
+"""Accuracy that a net on all pixels is above."""
 NEAR_VECTOR, NEAR_CAPTION, NEAR_LAST, NEAR_POWER = 0.05, 0.03, 0.05, 0.1
 """Accuracies that differ by less are equal: columns and vector, caption and class, both directions, p^k."""
 NAMED = 0.99
-"""Share of captions that are names of digits, at least."""
+"""Share of captions that are names of digits is above this."""
 NEAR_BITS = 0.1
 """Bits a name within which a net without a picture is as good as the names allow."""
 BLANK, KNOWN = 0.3, 0.8
-"""Accuracy at a digit's first column: at most so much forwards, at least so much in both directions."""
+"""Accuracy at a digit's first column: below the one forwards, above the other in both directions."""
 LOOKS = 0.5
-"""Share of words that look most at their own digit, at least."""
+"""Share of words that look most at their own digit is above this."""
 NEIGHBOR = 0.98
 """Accuracy of the nearest neighbor on the digits' own split (Alpaydin and Kaynak, 1998)."""
 _OWN = "this study's own check"

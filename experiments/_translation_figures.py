@@ -124,7 +124,7 @@ def _by_length(axes: Axes, some: Parts) -> None:
         kept = order_kept(some)
         axes.plot(x, [kept[mask].mean() for mask in masks], "--", color="black", linewidth=1.1)
     axes.set(xlabel="words of the source", ylabel=_unit(some), **_limits(some))
-    axes.set_title("by length")
+    axes.set_title("by length, all numbers" if some.measure == EXACT else "by length")
 
 
 def _attention(some: Parts) -> Figure:

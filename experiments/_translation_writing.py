@@ -140,7 +140,7 @@ def baseline_texts(material: Material, measure: str, rounds: int) -> xr.Dataset:
 
 
 def asked_pairs(material: Material) -> xr.Dataset:
-    """The test pairs, the words of each source, and of numbers how many groups of digits have units before tens."""
+    """The test pairs, words of each source, and of numbers themselves and their groups with units before tens."""
     import xarray as xr
 
     pairs, numbers = material.corpus.pairs.test, material.corpus.numbers
@@ -150,5 +150,6 @@ def asked_pairs(material: Material) -> xr.Dataset:
         "words": ("sentence", [corpora.words_of(text) for text in pairs.source]),
     })  # fmt: skip
     if numbers is not None:
+        found["number"] = ("sentence", numbers)
         found["turned"] = ("sentence", [len(corpora.turned(number)) for number in numbers])
     return found

@@ -104,9 +104,18 @@ def test_what_is_written_in_parts_is_what_is_written_at_once(started, unoptimize
     np.testing.assert_allclose(found[1], once.attention, atol=1e-6)
 
 
+def _second_updates(clip):
+    """Updates by a gradient and by one that is 500 times as long, after the same short one."""
+    rule = falling_adam(jnp.asarray(0.1), clip, 10)
+    _, state = rule.update(jnp.array([0.06, -0.08]), rule.init(jnp.zeros(2)))
+    return [rule.update(jnp.array(each), state)[0] for each in ([300.0, -400.0], [0.6, -0.8])]
+
+
 def test_the_rate_falls_to_zero_and_a_gradient_is_limited():
     rule = falling_adam(jnp.asarray(0.1), 1.0, 10)
     state = rule.init(jnp.zeros(2))
+    assert not np.allclose(*_second_updates(1e9), rtol=0.01)
+    np.testing.assert_allclose(*_second_updates(1.0), rtol=1e-5)  # two gradients of one direction, both too long
     steps = []
     for _ in range(11):
         update, state = rule.update(jnp.array([300.0, -400.0]), state)
@@ -274,8 +283,9 @@ def test_a_lane_is_judged_by_what_it_looked_at_while_it_wrote():
     weights = np.zeros((2, *right.shape, 10))
     for row, number in enumerate(numbers):
         units = len(corpora.german(number % 10)) - (number % 10 == 1)  # "eins" alone, "ein" in a longer word
-        weights[0, row, :units, 8] = weights[0, row, units:, 2] = 1
-        weights[1, row, :units, 2] = weights[1, row, units:, 8] = 1
+        early, late = (2, 8) if row < 2 else (8, 2)
+        weights[0, row, :units, late] = weights[0, row, units:, early] = 1
+        weights[1, row, :units, early] = weights[1, row, units:, late] = 1
     lane = {"attention": ["additive"], "rate": [0.1], "seed": [0, 1]}
     raw = xr.Dataset(
         {
@@ -317,7 +327,8 @@ def _tree(counts, *, measure=scores.EXACT, backwards=0.95, baselines=None, words
         {"attention": ["none", "additive"], "rate": [0.1, 0.2], "seed": range(seeds), "search": ["greedy", "beam"],
          "update": [5]},
         {"measure": measure, "guess": 4.0, "parameters": [9, 11], "beams": 5, "longest": 20, "pairs": 30,
-         "left_out": 2, "corpus": "numbers", "length_penalty": 1.0, "signature": "nrefs:1"},
+         "left_out": 2, "corpus": "numbers", "length_penalty": 1.0, "signature": "nrefs:1",
+         "looked": 50},
     )  # fmt: skip
     found = np.zeros((2, n, k), int) if baselines is None else baselines
     base = xr.Dataset(
@@ -326,6 +337,7 @@ def _tree(counts, *, measure=scores.EXACT, backwards=0.95, baselines=None, words
     )
     test = xr.Dataset({
         "words": ("sentence", np.arange(n) if words is None else words),
+        "number": ("sentence", np.arange(1000, 1000 + n)),
         "turned": ("sentence", (np.arange(n) * 37 % 100 >= (30 if kept is None else kept)).astype(int)),
     })  # fmt: skip
     return xr.DataTree.from_dict({"nets": nets, "baselines": base, "test": test, "looked": xr.Dataset()})
@@ -356,9 +368,31 @@ def test_length_is_compared_among_numbers_with_as_many_turned_groups():
     none[:, :10, 0] = np.arange(4)[:, None] > 0  # one seed is worse at short ones
     tree = _tree({"none": none, "additive": _exact(1.0)})
     tree["test"] = xr.DataTree(tree["test"].to_dataset().assign(turned=("sentence", turned)))
-    (row,) = [row for row in reporting.report(tree) if "long numbers" in row.claim]
+    row = _long(tree)
     assert (row.measured[0], row.verdict) == ("+", "open")
-    assert "one group of digits turned" in row.quantity
+    assert "of numbers above 999 with one group of digits turned" in row.quantity
+
+
+def test_numbers_below_a_thousand_are_not_compared_by_length():
+    """Most of these are training pairs, and right for that alone."""
+    none = np.ones((4, 100, 2), int)
+    none[:, 50:, 0] = 0
+    tree = _tree({"none": none, "additive": _exact(1.0)}, kept=0)
+    assert _long(tree).verdict == "holds"
+    tree["test"] = xr.DataTree(tree["test"].to_dataset().assign(number=("sentence", np.arange(950, 1050))))
+    assert (_long(tree).measured, _long(tree).verdict) == ("+0.000", "fails")
+
+
+@pytest.mark.parametrize("more", [{"kept": 100}, {"words": np.full(100, 4)}], ids=["no such number", "one length"])
+def test_without_two_lengths_nothing_is_compared(more):
+    tree = _tree({"none": _exact(0.5), "additive": _exact(1.0)}, **more)
+    verdicts = {row.claim: row.verdict for row in reporting.report(tree)}
+    assert _long(tree).verdict == verdicts["additive attention loses less by length than none"] == "open"
+
+
+def _long(tree):
+    (row,) = [row for row in reporting.report(tree) if "long numbers" in row.claim]
+    return row
 
 
 def test_no_number_that_is_right_has_no_attention_to_judge():
