@@ -13,6 +13,7 @@ import numpy as np
 from nnjax import losses
 from nnjax.classical import back_percolation, backpropagation
 from nnjax.classical.backpropagation import Config, Params
+from nnjax.sweep import not_finite
 from nnjax.types import Array, Key
 
 ACTIVATIONS = ("logistic", "tanh", "relu")
@@ -231,11 +232,12 @@ def task(name: str) -> tuple[tuple[int, ...], Array, Array]:
 
 
 def percolation_lane(key: Key, hparams: Hparams, data: None, *, problem: str, epochs: int) -> Results:
-    """Epochs to solve a problem from one start; -1 where it was not solved."""
+    """Epochs to solve a problem from one start, -1 where it was not solved; whether it diverged without."""
     sizes, x, target = task(problem)
     state = back_percolation.init(key, back_percolation.Config(sizes, 1.0), scale=hparams["start"])
-    _, trace = back_percolation.train(state, (x, target), epochs=epochs)
-    return {"epochs": trace.solved_at}
+    state, trace = back_percolation.train(state, (x, target), epochs=epochs)
+    lost = not_finite((state.weights, state.biases)) & (trace.solved_at < 0)
+    return {"epochs": trace.solved_at, "diverged": lost}
 
 
 def online_lane(key: Key, hparams: Hparams, data: None, *, problem: str, epochs: int) -> Results:
@@ -243,11 +245,12 @@ def online_lane(key: Key, hparams: Hparams, data: None, *, problem: str, epochs:
     sizes, x, target = task(problem)
     config = Config(sizes, "tanh", "tanh")
     drawn = back_percolation.init(key, back_percolation.Config(sizes, 1.0), scale=hparams["start"])
-    _, trace = backpropagation.train(
+    state, trace = backpropagation.train(
         backpropagation.start(Params(drawn.weights, drawn.biases)), (x, target), config=config, epochs=epochs,
         batch_size=1, learning_rate=hparams["rate"],
     )  # fmt: skip
-    return {"epochs": jnp.where(trace.converged, trace.solved_at // len(x), -1)}
+    solved_at = jnp.where(trace.converged, trace.solved_at // len(x), -1)
+    return {"epochs": solved_at, "diverged": not_finite(state.params) & ~trace.converged}
 
 
 # Signals through depth, and symmetry

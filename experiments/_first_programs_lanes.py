@@ -14,6 +14,7 @@ from nnjax import activations, losses, models
 from nnjax.classical import backpropagation, linear_regression, logistic_regression
 from nnjax.data import fit_standardizer
 from nnjax.data.series import share_price, windows
+from nnjax.sweep import not_finite
 from nnjax.train import Config as TrainConfig
 from nnjax.train import make_train, predict
 from nnjax.types import Array, Key
@@ -48,7 +49,7 @@ def iris_lane(
     logits = predict(network, fitted.params, fitted.stats, both, batch_size=len(both))
     right = jnp.sum(jnp.argmax(logits[: len(test)], axis=-1) == y[test])
     region = jnp.argmax(logits[len(test) :], axis=-1).astype(jnp.int8).reshape(GRID.size, GRID.size)
-    return {"right": right, "region": region}
+    return {"right": right, "region": region, "diverged": fitted.diverged}
 
 
 # A two-layer net in plain arrays
@@ -255,7 +256,7 @@ def sentiment_lane(
     l2 = 1 / (2 * len(train) * strength)
     fit = logistic_regression.fit(x[train], y[train], l2=l2, epochs=300, tolerance=1e-5)
     right = logistic_regression.classify(fit.params, x[test]) == y[test]
-    return {"right": right, "converged": fit.converged}
+    return {"right": right, "converged": fit.converged, "diverged": not_finite(fit.params)}
 
 
 # XOR with a hidden layer

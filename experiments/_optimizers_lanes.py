@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from nnjax import losses, models, optimizers, schedules
+from nnjax.sweep import not_finite
 from nnjax.train import Config as TrainConfig
 from nnjax.train import log_spaced_steps, make_train
 from nnjax.types import Array, Key
@@ -149,8 +150,8 @@ def encoder_loss(w: Array, bits: int, hidden: int, extra: float) -> tuple[Array,
 
 def encoder_epochs(
     rule: optax.GradientTransformation, start: Array, bits: int, hidden: int, extra: float, epochs: int
-) -> Array:
-    """Presentations of all patterns until they are all right, (); epochs + 1 where that is not reached."""
+) -> tuple[Array, Array]:
+    """Presentations of all patterns until they are all right, or epochs + 1; whether it diverged without: ()."""
     rule = optax.with_extra_args_support(rule)
     loss = partial(encoder_loss, bits=bits, hidden=hidden, extra=extra)
 
@@ -162,13 +163,14 @@ def encoder_epochs(
 
     never = jnp.asarray(epochs + 1, jnp.int32)
     numbers = jnp.arange(1, epochs + 1, dtype=jnp.int32)
-    return jax.lax.scan(epoch, (start, rule.init(start), never), numbers)[0][2]
+    w, _, first = jax.lax.scan(epoch, (start, rule.init(start), never), numbers)[0]
+    return first, not_finite(w) & (first == never)  # what happens after all were right is of no account
 
 
 def encoder_lane(
     key: Key, hparams: Mapping[str, Array], data: Any, *, bits: int, hidden: int, epochs: int
 ) -> dict[str, Array]:
-    """Epochs of every rule from one start, U(-1, 1), on the bits-hidden-bits encoder."""
+    """Epochs of every rule from one start, U(-1, 1), on the bits-hidden-bits encoder; whether one of them diverged."""
     # All weights in one vector: fewer and longer operations compile and run in a fraction of the time.
     fan_in = np.repeat([bits + 1.0, hidden + 1.0], [(bits + 1) * hidden, (hidden + 1) * bits])
     start = jax.random.uniform(key, (len(fan_in),), minval=-1.0, maxval=1.0)
@@ -176,7 +178,8 @@ def encoder_lane(
     for name in ENCODER_RULES:
         rule, extra = encoder_rule(name, fan_in)
         found.append(encoder_epochs(rule, start, bits, hidden, extra, epochs))
-    return {"epochs": jnp.stack(found)}
+    solved, lost = map(jnp.stack, zip(*found, strict=True))
+    return {"epochs": solved, "diverged": jnp.any(lost)}
 
 
 # Digits

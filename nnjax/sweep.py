@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnjax import estimate, hosts
@@ -51,6 +52,7 @@ __all__ = [
     "Store",
     "Work",
     "cores",
+    "not_finite",
     "plan",
     "serial",
     "sweep",
@@ -355,6 +357,16 @@ def _collect(collected: dict[str, np.ndarray], chunk: Chunk, arrays: dict[str, n
         wide = np.result_type(collected[name], value)
         collected[name] = collected[name].astype(wide, copy=False)
         collected[name][list(chunk.positions)] = value
+
+
+def not_finite(tree: PyTree) -> jax.Array:
+    """Whether any number in a tree of arrays is not finite, (). Keys count as finite.
+
+    A lane whose results are whole numbers, such as updates until a problem is solved, returns this of its parameters as
+    ``diverged``: nothing else would say that it is lost.
+    """
+    floats = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree)) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return ~jnp.all(jnp.stack([jnp.ones((), bool), *(jnp.all(jnp.isfinite(leaf)) for leaf in floats)]))
 
 
 def _diverged(collected: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -190,7 +190,7 @@ def test_the_encoder_counts_epochs_as_a_loop_by_hand():
     starts = rng.uniform(-1, 1, (3, 115))
     with jax.enable_x64(True):
         sgd = optimizers.by_name("sgd", 1.9)
-        found = jax.jit(jax.vmap(lambda w: lanes.encoder_epochs(sgd, w, 10, 5, 0.0, 1000)))(jnp.asarray(starts))
+        found = jax.jit(jax.vmap(lambda w: lanes.encoder_epochs(sgd, w, 10, 5, 0.0, 1000)[0]))(jnp.asarray(starts))
     assert found.tolist() == [_numpy_backprop_epochs(w, 1.9) for w in starts]
 
 
@@ -374,7 +374,7 @@ def test_quick_shows_what_the_study_claims(tmp_path):
     assert said in ("holds", "fails", "inconclusive")
     slower = optimizers.by_name("sgd", 1.2)
     key = jax.random.key(1)
-    control = jax.jit(jax.vmap(lambda w: lanes.encoder_epochs(slower, w, 10, 5, 0.0, 1000)))(
+    control = jax.jit(jax.vmap(lambda w: lanes.encoder_epochs(slower, w, 10, 5, 0.0, 1000)[0]))(
         jax.random.uniform(key, (200, 115), minval=-1.0, maxval=1.0)
     )
     assert encoding.in_band(np.asarray(control, float), encoding.REFERENCE["backprop"], 200) == "fails"

@@ -23,7 +23,7 @@ import pytest
 
 from nnjax import chunks, estimate, losses, models, plans, results
 from nnjax.monitor import Monitor, ProgressBar
-from nnjax.sweep import STRATEGIES, Chunk, OutOfMemory, _layout, cores, plan, serial, sweep, use_all_cores
+from nnjax.sweep import STRATEGIES, Chunk, OutOfMemory, _layout, cores, not_finite, plan, serial, sweep, use_all_cores
 from nnjax.train import Config, make_train
 
 KEY = jax.random.key(7)
@@ -192,6 +192,24 @@ def test_a_diverging_lane_is_marked_and_touches_no_neighbour():
         np.testing.assert_array_equal(calm["loss"][rate], wild["loss"][rate])
     assert monitor.counts["diverged"] == 2
     assert not np.isfinite(wild["loss"].values[2]).all()
+
+
+def test_what_is_not_finite_is_found_in_any_tree():
+    sound = {"w": jnp.ones((2, 3)), "n": jnp.array([1, 2]), "key": jax.random.key(0), "none": None}
+    found = jax.jit(jax.vmap(lambda x: not_finite((sound, x))))(jnp.array([0.0, jnp.nan, jnp.inf, -jnp.inf, 1e38]))
+    assert found.tolist() == [False, True, True, True, False]
+    assert not not_finite({})
+    assert not_finite([np.array([1.0, np.inf]), 3])
+
+
+def test_lanes_of_whole_numbers_say_themselves_that_they_are_lost():
+    def run(key, hparams, data):
+        lost = {"diverged": not_finite(hparams["a"])} if data else {}
+        return {"n": jnp.asarray(hparams["a"] > 1, jnp.int32), **lost}
+
+    for data, said in (({}, [False, False]), ({"any": jnp.ones(1)}, [False, True])):
+        found = sweep(run, {"a": [1.0, float("nan")]}, key=jax.random.key(0), data=data)
+        assert found["diverged"].values.tolist() == said
 
 
 def test_a_run_may_say_itself_what_diverged():

@@ -24,7 +24,8 @@ def install(plan: dict[str, Any]) -> None:
     """Poison lanes of one sweep: their data and hyper-parameters, and what they return.
 
     ``plan``: ``sweep`` (its number in the order of the first run), ``lane`` (share of the way through the grid),
-    ``which`` (one, all, none: the same program, and no lane is meant), ``value``, ``record`` (a file).
+    ``which`` (one, all, none: the same program, and no lane is meant), ``value``, ``record`` (a file, also told
+    of a sweep whose lanes take and give whole numbers alone: nothing in it can be lost).
     """
     import nnjax.chunks
     import nnjax.sweep
@@ -86,10 +87,14 @@ def _poisoned(run: Any, meant: dict[str, Any], static: Any, plan: dict[str, Any]
 
         reached = any(map(floats, jax.tree.leaves((hparams, data))))
         found = dict(run(key, jax.tree.map(spoil, hparams), jax.tree.map(spoil, data), **fixed))
-        own = found.get("diverged")
+        own, results = found.get("diverged"), [leaf for leaf in found.values() if floats(leaf)]
+        if not reached and not results:
+            _record(plan, {"whole": True})
+        lost = jnp.stack([jnp.zeros((), bool), *(~jnp.all(jnp.isfinite(leaf)) for leaf in results)]).any()
         found = {name: spoil(leaf) for name, leaf in found.items()}
-        if own is not None and not reached:
-            found["diverged"] = own | bad
+        if own is not None and (results or not reached):
+            # A lane that was lost by what it was given must say so itself; of results spoiled here it cannot know.
+            found["diverged"] = own | (bad & ~lost)
         return found
 
     return poisoned
@@ -119,7 +124,13 @@ def not_finite(bench: Bench, study: Study, numbers: Sequence[int], done: set[str
         remove(out, control)
         which, value = KINDS[turn(numbers, number, len(KINDS))]
         plan = {"sweep": rng.randrange(count), "lane": rng.random(), "value": value}
-        wrong = _compare(bench, study, out, control, plan, which)
+        for _ in range(count):
+            wrong = _compare(bench, study, out, control, plan, which)
+            if wrong is not None:
+                break
+            plan["sweep"] = (plan["sweep"] + 1) % count
+        else:
+            wrong = "no sweep has lanes with a number that could be lost"
         if not wrong:
             remove(out, control)
         return f"{which} {value} in sweep {plan['sweep']}: {wrong}" if wrong else ""
@@ -135,9 +146,11 @@ def _sweeps(bench: Bench, study: Study, place: Path) -> int:
     return len(chunks)
 
 
-def _compare(bench: Bench, study: Study, out: Path, control: Path, plan: dict[str, Any], which: str) -> str:
+def _compare(bench: Bench, study: Study, out: Path, control: Path, plan: dict[str, Any], which: str) -> str | None:
+    """What is wrong, or nothing; None where nothing in the sweep can be lost."""
     records, ended = [], []
     for folder, meant in ((control, "none"), (out, which)):
+        remove(folder)
         record = folder.with_name(f"{folder.name}-record")
         record.unlink(missing_ok=True)
         lanes = plan | {"which": meant, "record": str(record)}
@@ -146,6 +159,8 @@ def _compare(bench: Bench, study: Study, out: Path, control: Path, plan: dict[st
             return f"ended with {ended[-1].code} with {meant}: {ended[-1].said()}"
         records.append([json.loads(line) for line in record.read_text().splitlines()])
         record.unlink()
+        if any("whole" in entry for entry in records[-1]):
+            return None
     counts = [sum(map(int, re.findall(r"^(\d+) of \d+ lanes of \S+ diverged", e.out, re.MULTILINE))) for e in ended]
     lost = 1 if which == "one" else next(entry["lanes"] for entry in records[1] if "lanes" in entry)
     if counts[1] - counts[0] < lost:
