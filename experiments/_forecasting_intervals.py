@@ -66,13 +66,15 @@ def ratio_difference(losses: np.ndarray, others: np.ndarray, base: np.ndarray | 
     """`mean_difference` as a share of the mean of ``base`` (t,), by default ``others``, which is uncertain as well.
 
     The ratio r of mean ``losses`` - ``others`` to mean ``base`` differs from the true one, to first order, by the mean
-    of (losses - others - r base) / mean base, whose interval is taken; p is that of the plain difference.
+    of (losses - others - r base) / mean base, whose interval is taken; p is that of the plain difference. Losses are
+    not negative: an interval ends where they would be 0.
     """
     base = np.asarray(others if base is None else base, float)
     plain = mean_difference(losses, others)
     share = plain.mean / base.mean()
     rest = mean_difference((np.atleast_2d(losses) - others - share * base) / base.mean(), np.zeros(len(base)))
-    return Difference(share, share + rest.low, share + rest.high, plain.p)
+    least = -float(np.mean(others) / base.mean())
+    return Difference(share, max(share + rest.low, least), share + rest.high, plain.p)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

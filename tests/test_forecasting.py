@@ -235,6 +235,20 @@ def test_a_share_of_a_third_loss_and_seeds_are_counted():
     assert intervals.ratio_difference(others, others) == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_an_interval_ends_where_losses_would_be_negative(share):
+    """Few forecasts and a tenth of the other's loss: Student's interval of the share goes on below none."""
+    rng = np.random.default_rng(3)
+    others = np.exp(2 * rng.normal(size=12))
+    losses = np.where(np.arange(12) % 6 == 5, 0.6, 0.0) * others[::-1]
+    base = others / share
+    free = intervals.mean_difference((losses - others - (losses.mean() / others.mean() - 1) * others) / base.mean(), 0)
+    found = intervals.ratio_difference(losses, others, base)
+    assert found.mean + free.low < -share
+    assert found.low == pytest.approx(-share)
+    assert found.high > found.mean
+
+
 def test_p_is_where_the_interval_ends_at_zero():
     time = np.random.default_rng(3).normal(size=100) + 0.2
     found = intervals.mean_difference(time, np.zeros(100))
