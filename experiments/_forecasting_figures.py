@@ -63,6 +63,7 @@ def _course(axes: Axes, name: str, panel: xr.Dataset) -> None:
     axes.plot(panel["course_time"].values, panel["course"].values, color="black", linewidth=0.6)
     for number, times in enumerate(panel["time"].transpose("fold", "place").values):
         axes.axvspan(times[0], times[-1], color=COLORS[5], alpha=0.45 if number % 2 else 0.25, linewidth=0)
+    axes.ticklabel_format(axis="x", useOffset=False)
     axes.set(ylabel=panel.attrs["unit"], xlabel=_clock(panel))
     axes.set_title(name)
     axes.margins(x=0)

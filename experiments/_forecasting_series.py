@@ -130,7 +130,7 @@ SERIES = {
     "airline": Specification("thousand passengers", 12, 13, True),
     "sunspots": Specification("sunspot number", 132, 24, False),
     "temperatures": Specification("degrees Celsius", 365, 14, False),
-    "pollution": Specification("micrograms of pm2.5 per cubic meter", 24, 24, False, last=8760),
+    "pollution": Specification("µg/m³ PM2.5", 24, 24, False, last=8760),
     "apple": Specification("US dollars", 5, 10, True),
 }
 """Every series by name."""
