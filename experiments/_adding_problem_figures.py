@@ -33,10 +33,9 @@ def plot(results: xr.DataTree) -> dict[str, Figure]:
             _gradients(row[2], panel, "end", "after training")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         first = next(iter(some.values()))
-        note = (
-            f"{first.attrs['units']} units; lines: median of {first.sizes['seed']} seeds, bands: all seeds; learning "
-            "rates chosen on validation sequences"
-        )
+        note = f"{first.attrs['units']} units; lines: median of {first.sizes['seed']} seeds, bands: all seeds"
+        if first.sizes["rate"] > 1:
+            note += "; learning rates chosen on validation sequences"
         made.legend(handles, labels, loc="outside lower center", ncols=6, title=note, title_fontsize=8)
         return {"adding_problem": made}
 

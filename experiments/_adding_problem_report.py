@@ -74,7 +74,10 @@ def _error(panel: xr.Dataset, cell: str, *, claimed: bool) -> Row:
     found = errors(panel, cell)[:, -1]
     interval = t_interval(found)
     solved = f"{(found < LEARNED).sum()} of {len(found)} seeds below {LEARNED:g}"
-    rate = float(panel["rate"].values[chosen_rates(panel)[list(panel["cell"].values).index(cell)]])
+    place = chosen_rates(panel)[list(panel["cell"].values).index(cell)]
+    rate = float(panel["rate"].values[place])
+    if lost := int(panel["diverged"].sel(cell=cell).isel(rate=place).sum()):
+        solved += f"; {lost} diverged"
     words = _claim(cell, claimed)
     said = "-"
     tolerance = "-"
@@ -86,7 +89,8 @@ def _error(panel: xr.Dataset, cell: str, *, claimed: bool) -> Row:
         said = interval_verdict(interval, below=LEARNED)
     return Row(
         f"T = {panel.attrs['length']}, {cell}: {words}", f"mean squared error (guessing {GUESSING:.3f}), rate {rate:g}",
-        f"{found.mean():.4g}; {solved}", _interval(interval), len(found), "-", _OWN, tolerance, said,
+        f"{found.mean():.4g}; {solved}", _interval(interval), len(found), "-", "-" if said == "-" else _OWN, tolerance,
+        said,
     )  # fmt: skip
 
 

@@ -186,7 +186,8 @@ def _panel(levels, left):
     dims = ("cell", "rate", "seed", "step")
     names = ("train_loss", "validation_loss", "test_loss")
     return xr.Dataset(
-        {**dict.fromkeys(names, (dims, losses)), "gradient": ((*dims[:3], "when", "after"), course)},
+        {**dict.fromkeys(names, (dims, losses)), "gradient": ((*dims[:3], "when", "after"), course),
+         "diverged": (dims[:3], np.zeros(losses.shape[:3], bool))},
         {"cell": list(lanes.CELLS), "rate": [0.1, 0.2], "seed": [0, 1, 2], "step": [9], "when": ["start", "end"],
          "after": [1]},
         {"length": 5, "units": 3},
@@ -220,12 +221,13 @@ def test_a_seed_that_diverged_counts_as_guessing():
     panel = _panel(GOOD, LEFT)
     panel["validation_loss"][3, 0, 1] = np.nan
     panel["test_loss"][3, 0, 1] = np.inf
+    panel["diverged"][3, 0, 1] = True
     assert reporting.chosen_rates(panel)[3] == 1  # the other rate is better now
     panel["validation_loss"][3, 1] = 1.0
     assert reporting.errors(panel, "lstm")[1, -1] == reporting.GUESSING
     row = next(row for row in reporting.report(xr.DataTree.from_dict({"length_5": panel})) if "lstm:" in row.claim)
     assert row.seeds == 3
-    assert "2 of 3 seeds" in row.measured
+    assert row.measured.endswith("2 of 3 seeds below 0.01; 1 diverged")
 
 
 # Bad input
