@@ -52,7 +52,10 @@ def install(plan: dict[str, Any]) -> None:
 
     def call(self: Any, chunk: Any) -> Any:
         if target:
-            fixed = all(nnjax.chunks.plain(value) == target[name] for name, value in chunk.static.items())
+            fixed = all(
+                nnjax.chunks.plain(value) == target[name] for name, value in chunk.static.items()
+                if name not in chunk.lanes
+            )  # fmt: skip
             rows = [
                 row for row in range(len(chunk.positions))
                 if fixed and all(values[row] == target[name] for name, values in chunk.lanes.items() if name in target)
@@ -75,7 +78,9 @@ def _poisoned(run: Any, meant: dict[str, Any], static: Any, plan: dict[str, Any]
         return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
     def poisoned(key: Any, hparams: Any, data: Any, **fixed: Any) -> Any:
-        bad = jnp.asarray(all(plain(static[name]) == meant[name] for name in static if name in meant))
+        # Of a padded axis the static value is what was allocated; the lane's own is among its numbers.
+        own_static = [name for name in static if name in meant and name not in hparams]
+        bad = jnp.asarray(all(plain(static[name]) == meant[name] for name in own_static))
         for name, number in hparams.items():
             # The control has the same comparisons, with numbers that no lane has.
             other = jnp.asarray(meant[name], number.dtype) if which != "none" else jnp.asarray(77, number.dtype) + 777
