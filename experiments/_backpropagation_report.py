@@ -132,8 +132,10 @@ def _agreement_rows(results: xr.Dataset) -> list[Row]:
 
 
 def slope(step: np.ndarray, error: np.ndarray, low: float, high: float) -> float:
-    """Least-squares slope of log error against log step between two steps."""
-    inside = (step >= low) & (step <= high) & (error > 0)
+    """Least-squares slope of log error against log step between two steps; NaN where fewer than two are numbers."""
+    inside = (step >= low) & (step <= high) & (error > 0) & np.isfinite(error)
+    if inside.sum() < 2:
+        return float("nan")
     return float(np.polyfit(np.log(step[inside]), np.log(error[inside]), 1)[0])
 
 

@@ -65,8 +65,9 @@ def _feature_peak_rows(noisy: xr.Dataset, what: str) -> list[Row]:
     error = noisy["test_error"].transpose("seed", "ratio").values
     at = ratio[np.argmax(error, axis=1)]
     peak = int(np.argmax(error.mean(axis=0)))
-    left = int(np.argmin(error[:, :peak].mean(axis=0)))
-    right = peak + 1 + int(np.argmin(error[:, peak + 1 :].mean(axis=0)))
+    # A peak at an end is its own valley on that side: no higher than it.
+    left = int(np.argmin(error[:, : peak + 1].mean(axis=0)))
+    right = peak + int(np.argmin(error[:, peak:].mean(axis=0)))
     # Peak and valleys are chosen on the mean curve of the same seeds; each seed then gives its own ratio there.
     excess = t_interval(error[:, peak] / np.maximum(error[:, left], error[:, right]))
     step = float(np.diff(ratio[max(peak - 1, 0) : peak + 2]).max())

@@ -125,7 +125,8 @@ def _text(interval: Interval) -> str:
 def _vector(panel: xr.Dataset) -> list[Row]:
     kept, shuffled = (at_rate(panel, "accuracy", net=MLP, shuffled=each) for each in (0, 1))
     linear, n = at_rate(panel, "accuracy", net="linear", shuffled=0), int(panel.attrs["pictures"])
-    pictures = share_interval(round(float(kept.mean()) * n), n)
+    right = float(kept.mean()) * n
+    pictures = share_interval(round(right), n) if np.isfinite(right) else Interval(*np.full(3, np.nan))
     interval = t_interval(kept)
     return [
         _level(

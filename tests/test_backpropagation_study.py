@@ -10,6 +10,7 @@ from experiments import _backpropagation_lanes as lanes
 from experiments import _backpropagation_report as reporting
 from experiments import backpropagation as study
 from nnjax import results
+from tests.lost_lanes import each_lost
 
 TINY = {
     "example_updates": 20, "depths": (2,), "differences_depth": 2, "agreement_width": 3, "agreement_seeds": 2,
@@ -96,12 +97,20 @@ def test_theory_of_wide_nets_in_known_cases():
     assert logistic[2] < 0.25**4 < tanh[2]  # a logistic slope is at most 1/4
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of numbers that are not finite
+def test_a_report_is_made_where_lanes_are_lost(tree):
+    claims = [row.claim for row in study.report(tree)]
+    for lost in each_lost(tree):
+        assert len(study.report(lost)) == len(claims)
+
+
 def test_selection_and_intervals():
     assert reporting.share_interval(19, 20) == pytest.approx((0.764, 0.991), abs=1e-3)
     middle, low, high = reporting.median_interval(np.array([*range(1, 100), np.inf]))
     assert (middle, low, high) == (50, 41, 60)
     step = np.logspace(-8, 0, 50)
     assert reporting.slope(step, 3 * step**2, 1e-3, 1e-1) == pytest.approx(2)
+    assert np.isnan(reporting.slope(step, np.full(50, np.nan), 1e-3, 1e-1))
 
 
 @pytest.mark.parametrize(

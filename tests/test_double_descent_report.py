@@ -93,6 +93,18 @@ def test_a_low_peak_is_no_doubling():
     assert reporting._feature_peak_rows(low, "features")[1].verdict == "fails"
 
 
+@pytest.mark.parametrize("at", [0.05, 2.0])
+def test_a_peak_at_an_end_is_no_peak(at):
+    first, second = reporting._feature_peak_rows(features(at), "features")
+    assert (first.verdict, second.verdict) == ("not reproduced", "fails")
+
+
+def test_features_that_are_lost_have_their_rows():
+    lost = features(1.0)
+    lost["test_error"] = xr.full_like(lost["test_error"], np.nan)
+    assert not {"reproduced", "holds"} & {row.verdict for row in reporting._feature_peak_rows(lost, "features")}
+
+
 def test_theory_needs_draws_and_agreement():
     assert reporting._agreement(np.full(20, 0.5), 300) == "agrees"
     assert reporting._agreement(np.full(20, 0.5), 100) == "inconclusive"

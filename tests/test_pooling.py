@@ -13,6 +13,7 @@ from experiments import _pooling_report as reporting
 from experiments import command
 from experiments import pooling as study
 from nnjax import results
+from tests.lost_lanes import each_lost
 
 TINY = study.Config(
     seeds=2, canvas=16, windows=(1, 2, 16), shift=3, near=1, channels=2, n=20, validation_n=10, test_n=12, steps=3,
@@ -116,6 +117,14 @@ def test_an_identity_that_is_broken_differs(off):
     panel["equivariance"][3, 0, 0, 0] = abs(off)
     panel["rmse"][3] += 400 * off
     assert _verdicts(panel)[:4] == ["differs"] * 4
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of numbers that are not finite
+def test_a_report_is_made_where_lanes_are_lost():
+    for lost in each_lost(xr.DataTree.from_dict({"pooling": _panel(0.1)})):
+        rows = study.report(lost)
+        assert len(rows) == 17
+        assert not {"holds", "agrees"} & {row.verdict for row in rows}
 
 
 def test_equivariance_names_the_windows_that_a_shift_is_as_long_as():

@@ -7,6 +7,7 @@ import xarray as xr
 from experiments import _sequence_shapes_lanes as lanes
 from experiments import _sequence_shapes_report as reporting
 from experiments import sequence_shapes as study
+from tests.lost_lanes import each_lost
 
 
 def test_letters_of_ten_names_by_hand():
@@ -103,6 +104,12 @@ def test_everything_holds_where_it_does():
 )
 def test_each_claim_can_fail(change, words, said):
     assert _said(_tree(**change), words) == {said}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of numbers that are not finite
+def test_a_report_is_made_where_lanes_are_lost():
+    for lost in each_lost(_tree()):
+        assert len(reporting.report(lost)) == len(reporting.report(_tree()))
 
 
 def test_rates_are_chosen_for_each_net_on_validation_loss():
