@@ -102,7 +102,7 @@ def _agreement(results: xr.Dataset, differences: xr.Dataset) -> Figure:
 
 
 def chosen(results: xr.Dataset) -> dict[str, float]:
-    """Each form's learning rate with the least validation loss at the end, averaged over seeds; the first where all diverged."""
+    """Each form's learning rate with the least final validation loss, mean over seeds; the first if all are lost."""
     mean = results["validation_loss"].isel(mark=-1).mean("seed")
     best = {str(form): mean.sel(form=form).fillna(np.inf).values.argmin() for form in results["form"].values}
     return {form: float(results["rate"].values[place]) for form, place in best.items()}
